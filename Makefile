@@ -1,0 +1,38 @@
+# Every target sets up what it needs: a virtual environment in .venv with pinned versions.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help validate test lint generate check clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+validate: $(READY)  ## Check every closed form against Monte Carlo on real data
+	mkdir -p build
+	OMP_NUM_THREADS=2 $(BIN)/fimsym validate --report build/validation.html
+
+test: $(READY)  ## Run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(READY)  ## Lint, format check, types and import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+generate: $(READY)  ## Rewrite fimsym/generated from the derivations
+	$(BIN)/fimsym generate --all
+
+check: $(READY)  ## Fail if fimsym/generated is stale
+	$(BIN)/fimsym generate --check
+
+clean:  ## Remove the virtual environment and everything built
+	rm -rf .venv build *.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fimsym needs Python 3.11 or newer; run: make PYTHON=python3.11 " + "$(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

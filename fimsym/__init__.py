@@ -1,0 +1,77 @@
+"""fimsym: the diagonal of the Fisher information matrix, with error bars.
+
+Write down a log-partition; get back proven formulas, stable vectorised torch code, and
+a network's Fisher diagonal with the variances of its estimators.
+
+Importing fimsym is cheap: SymPy and torch are loaded when something needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fimsym.errors import (
+    DerivationError,
+    DomainError,
+    FimsymError,
+    ShapeError,
+    SpecError,
+    UnsupportedError,
+)
+from fimsym.families import Family, families, family
+
+if TYPE_CHECKING:
+    from fimsym.codegen import generate
+    from fimsym.derivation import Derivation, derive
+    from fimsym.engine import Analysis, analyze
+    from fimsym.generated import evaluator
+    from fimsym.runtime import Bounds, Moments
+    from fimsym.validation import Validation, validate
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "derive": "fimsym.derivation",
+    "Derivation": "fimsym.derivation",
+    "generate": "fimsym.codegen",
+    "evaluator": "fimsym.generated",
+    "Moments": "fimsym.runtime",
+    "Bounds": "fimsym.runtime",
+    "analyze": "fimsym.engine",
+    "Analysis": "fimsym.engine",
+    "validate": "fimsym.validation",
+    "Validation": "fimsym.validation",
+}
+
+__all__ = [
+    "Analysis",
+    "Bounds",
+    "Derivation",
+    "DerivationError",
+    "DomainError",
+    "Family",
+    "FimsymError",
+    "Moments",
+    "ShapeError",
+    "SpecError",
+    "UnsupportedError",
+    "Validation",
+    "analyze",
+    "derive",
+    "evaluator",
+    "families",
+    "family",
+    "generate",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'fimsym' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
