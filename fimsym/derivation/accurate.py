@@ -1,0 +1,130 @@
+"""Rewrite stable forms so that they are accurate relative to themselves.
+
+Two differences still cancel for laws with a log-sum-exp partition. Both vanish when u
+and v are taken relative to the most probable output:
+
+* u − ū, where one output has nearly all the probability: shifting by u_top first leaves
+  a mean that is as small as the other probabilities.
+* ũ² − I, where two outputs share the probability evenly: there Î₁ hardly varies. With
+  the two most probable outputs 1 and 2, g_i = (u_i − u_1)(u_i − u_2), and s the mean of
+  u relative to the midpoint of u_1 and u_2,
+
+      ũ_i² − I = g_i − Σ p g − 2 s ũ_i,
+
+  in which g vanishes at both. In s their probabilities enter as p_1 − p_2, which is
+  computed as −p_1 expm1(h_2 − h_1).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import sympy as sp
+
+from fimsym.derivation import stable
+from fimsym.derivation.normal import Definition
+from fimsym.derivation.symbols import (
+    AxisFunction,
+    h,
+    index,
+    probability,
+    second,
+    top,
+    total,
+    u,
+    v,
+)
+from fimsym.families import Family
+
+_shifted = {u: sp.IndexedBase("shifted_u", real=True), v: sp.IndexedBase("shifted_v", real=True)}
+_opposite = sp.IndexedBase("opposite_u", real=True)
+_product = sp.IndexedBase("product", real=True)
+_mean_product, _offset = sp.symbols("mean_product offset", real=True)
+
+
+class Balance(AxisFunction):
+    """p_i with p_1 − p_2 at the most probable output and zero at the second."""
+
+    def in_probabilities(self) -> sp.Expr:
+        """Return the same in p and Kronecker deltas, for proofs."""
+        (natural,) = self.args
+        place = natural.indices[0]
+        either = sp.KroneckerDelta(place, top) + sp.KroneckerDelta(place, second)
+        return probability[place] - probability[second] * either
+
+
+@functools.cache
+def program(family: Family) -> tuple[Definition, ...]:
+    """Return the definitions that code is generated from.
+
+    Raises:
+        DerivationError: a rewriting changed the value of a quantity.
+    """
+    readable = stable.definitions(family)
+    raw = stable.in_cumulants(family)
+    if not stable.uses_probabilities(raw.values()):
+        return readable
+    rewritten: list[Definition] = []
+    for line in readable:
+        rewritten += _REWRITE.get(line.name, lambda family, line: [line])(family, line)
+    stable.check_program(tuple(rewritten), raw)
+    return tuple(rewritten)
+
+
+def _shift(base):
+    def lines(family, line):
+        shifted = _shifted[base][index]
+        return [
+            Definition(
+                f"shifted_{base}",
+                shifted,
+                base[index] - base[top],
+                f"{base} relative to the most probable output",
+            ),
+            Definition(
+                line.name, line.symbol, total(family, probability[index] * shifted), line.meaning
+            ),
+        ]
+
+    return lines
+
+
+def _centre(base):
+    def lines(family, line):
+        expression = _shifted[base][index] - stable.mean_of[base]
+        return [Definition(line.name, line.symbol, expression, line.meaning)]
+
+    return lines
+
+
+def _excess(family, line):
+    shifted, opposite, product = _shifted[u][index], _opposite[index], _product[index]
+    offset = total(family, Balance(h[index]) * (shifted + opposite)) / 2
+    excess = product - _mean_product - 2 * _offset * stable.centred[u][index]
+    return [
+        Definition("opposite_u", opposite, u[index] - u[second], "u relative to the second"),
+        Definition("product", product, shifted * opposite, "zero at the two most probable"),
+        Definition(
+            "mean_product", _mean_product, total(family, probability[index] * product), "its mean"
+        ),
+        Definition("offset", _offset, offset, "mean of u relative to the two's midpoint"),
+        Definition(line.name, line.symbol, excess, line.meaning),
+    ]
+
+
+def _third(family, line):
+    """Use Σ p ũ³ = Σ p (ũ² − I) ũ, since Σ p ũ = 0."""
+    cubes = total(family, probability[index] * stable.centred[u][index] ** 3)
+    product = probability[index] * stable.excess[index] * stable.centred[u][index]
+    expression = line.expression.xreplace({cubes: total(family, product)})
+    return [Definition(line.name, line.symbol, expression, line.meaning)]
+
+
+_REWRITE = {
+    "mean_u": _shift(u),
+    "centred_u": _centre(u),
+    "excess": _excess,
+    "third": _third,
+    "mean_v": _shift(v),
+    "centred_v": _centre(v),
+}

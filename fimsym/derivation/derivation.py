@@ -1,0 +1,214 @@
+"""The record of everything derived from one log-partition."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import sympy as sp
+
+from fimsym.derivation import accurate, bounds, moments, stable
+from fimsym.derivation.normal import Definition, inline, letter_sums, unroll
+from fimsym.derivation.proofs import Proof, identities, prove
+from fimsym.derivation.symbols import (
+    axis,
+    constants,
+    h,
+    log_partition,
+    u,
+    v,
+)
+from fimsym.derivation.tensors import Tensors, tensors
+from fimsym.errors import ShapeError, SpecError, nearest
+from fimsym.families import Family, family
+
+NAMES = {
+    "probability": "p",
+    "mean_u": r"\bar{u}",
+    "mean_v": r"\bar{v}",
+    "centred_u": r"\tilde{u}",
+    "centred_v": r"\tilde{v}",
+    "fisher": r"\mathcal{I}",
+    "excess": "d",
+    "third": r"\kappa_{30}",
+    "variance_score_squared": "V_1",
+    "variance_negative_hessian": "V_2",
+    "covariance": r"\operatorname{Cov}",
+}
+"""LaTeX name of every defined quantity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Derivation:
+    """What follows from one log-partition F, with C (or m) outputs symbolic.
+
+    The expressions use the bases ``h``, ``u`` and ``v`` (``h[i]`` is the i-th natural
+    parameter, u = ∂h/∂θ, v = ∂²h/∂θ²), the family's constants, and C or m. All are per
+    label; a mean of N labels has variance V/N.
+
+    Attributes:
+        family: The specification it follows from.
+        log_partition: F(h).
+        mean: η_i = E[t_i].
+        fisher: I = Var(s).
+        third: κ₃₀ = E[s³].
+        variance_score_squared: V₁, the variance of Î₁ = s².
+        variance_negative_hessian: V₂, the variance of Î₂ = −∂²ℓ.
+        covariance: Cov(Î₁, Î₂).
+        central_moments: E⟨u, t−η⟩^k from the density, for k = 2, 3, 4.
+        definitions: The same quantities line by line, in stable form.
+        program: The same again, as code is generated: accurate to the last digits.
+        bounds: Theorem 4.1's constants: fisher_min, fisher_max, quartic_min, quartic_max.
+        bound_definitions: Those constants line by line, as they are generated.
+        proofs: Every identity the above rests on, each with its zero residual.
+    """
+
+    family: Family
+    log_partition: sp.Expr
+    mean: sp.Expr
+    fisher: sp.Expr
+    third: sp.Expr
+    variance_score_squared: sp.Expr
+    variance_negative_hessian: sp.Expr
+    covariance: sp.Expr
+    central_moments: dict[int, sp.Expr]
+    definitions: tuple[Definition, ...]
+    program: tuple[Definition, ...]
+    bounds: dict[str, sp.Expr]
+    bound_definitions: tuple[Definition, ...]
+    proofs: tuple[Proof, ...]
+
+    @property
+    def formulas(self) -> dict[str, tuple[str, str]]:
+        """LaTeX of each definition, left- and right-hand side, in reading order."""
+        names = {}
+        for line in self.definitions:
+            base = line.symbol.base if isinstance(line.symbol, sp.Indexed) else line.symbol
+            names[base] = type(base)(NAMES[line.name])
+        return {
+            line.name: (
+                sp.latex(line.symbol.subs(names)),
+                sp.latex(letter_sums(line).subs(names)),
+            )
+            for line in self.definitions
+        }
+
+    def tensors(self, outputs: int) -> Tensors:
+        """Return the paper's tensors I, K and M = K − I⊗I for a small number of outputs."""
+        if outputs < self.family.minimum_outputs:
+            raise ShapeError(
+                f"{self.family.name} needs at least {self.family.minimum_outputs} outputs; "
+                f"got {outputs}."
+            )
+        return tensors(self.family, outputs)
+
+    def explicit(self, quantity: str | sp.Expr, outputs: int) -> sp.Expr:
+        """Return a quantity with its sums written out for `outputs` outputs."""
+        expression = self._look_up(quantity) if isinstance(quantity, str) else quantity
+        return unroll(expression, axis(self.family), outputs)
+
+    def evaluate(
+        self,
+        quantity: str,
+        natural: Sequence[float],
+        direction: Sequence[float] | None = None,
+        second: Sequence[float] | None = None,
+        digits: int = 50,
+        **values: float,
+    ) -> sp.Float:
+        """Return a quantity at numbers, to `digits` digits.
+
+        Args:
+            quantity: Its name, such as ``"variance_score_squared"``.
+            natural: h, one number per output.
+            direction: u = ∂h/∂θ, likewise, where the quantity needs it.
+            second: v = ∂²h/∂θ², likewise.
+            digits: Decimal digits of the result.
+            **values: Constants of the family.
+        """
+        expression = self.explicit(quantity, len(natural))
+        bound = self.family.bind(values)
+        numbers = {
+            symbol: sp.Rational(bound[name]) for name, symbol in constants(self.family).items()
+        }
+        for base, entries in ((h, natural), (u, direction), (v, second)):
+            for n, entry in enumerate(entries or (), start=1):
+                numbers[base[n]] = sp.Rational(float(entry))
+        value = expression.xreplace(numbers)
+        if value.atoms(sp.Indexed):
+            raise ShapeError(
+                f"{quantity} needs values for {sorted(map(str, value.atoms(sp.Indexed)))}; "
+                "pass one number per output in `direction` (u) and `second` (v)."
+            )
+        return sp.N(value, digits)
+
+    def latex(self) -> str:
+        """Return every formula as LaTeX lines ``left = right``."""
+        lines = [rf"F(h) &= {sp.latex(self.log_partition)}"]
+        lines += [f"{left} &= {right}" for left, right in self.formulas.values()]
+        body = " \\\\\n".join(lines)
+        return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
+
+    def _repr_latex_(self) -> str:
+        return f"$$\n{self.latex()}\n$$"
+
+    def _look_up(self, quantity: str) -> sp.Expr:
+        known = ("log_partition", "mean", *stable.QUANTITIES)
+        if quantity not in known:
+            raise SpecError(
+                f"unknown quantity {quantity!r}; expected one of {', '.join(known)}."
+                f"{nearest(quantity, known)}"
+            )
+        return getattr(self, quantity)
+
+
+def derive(name_or_family: str | Family) -> Derivation:
+    """Derive and prove everything that follows from a family's log-partition.
+
+    Args:
+        name_or_family: A built-in family's name, or a `Family`.
+
+    Returns:
+        The derivation; its `proofs` hold each identity with its residual, zero.
+
+    Raises:
+        SpecError: the name or a formula is wrong.
+        DerivationError: two routes to a quantity disagree, or a stated theorem fails.
+
+    Source:
+        Soen & Sun (2024), Lemma 3.1 and Theorem 4.1; ``derivations/``.
+    """
+    return _derive(family(name_or_family))
+
+
+@functools.cache
+def _derive(spec: Family) -> Derivation:
+    proofs = tuple(map(prove, (*identities(spec), *bounds.certificates(spec))))
+    program = stable.definitions(spec)
+    explicit = {
+        name: inline(stable.symbol_of(program, name), program) for name in stable.QUANTITIES
+    }
+    softmax = [line for line in program if line.name == "probability"]
+    bound_lines = bounds.definitions(spec)
+    return Derivation(
+        family=spec,
+        log_partition=log_partition(spec),
+        mean=inline(moments.mean(spec), softmax, level=1),
+        central_moments={
+            order: inline(moments.score_moment(spec, order, 0), softmax) for order in (2, 3, 4)
+        },
+        definitions=program,
+        program=accurate.program(spec),
+        bounds={
+            name: inline(stable.symbol_of(bound_lines, name), _without_softmax(bound_lines))
+            for name in bounds.QUANTITIES
+        },
+        bound_definitions=bound_lines,
+        proofs=proofs,
+        **explicit,
+    )
+
+
+def _without_softmax(lines):
+    return tuple(line for line in lines if line.name != "probability")

@@ -1,0 +1,76 @@
+"""Print formulas as one line of Unicode, for docstrings."""
+
+from __future__ import annotations
+
+import sympy as sp
+from sympy.printing.str import StrPrinter
+
+NAMES = {
+    "centred_u": "ũ",
+    "centred_v": "ṽ",
+    "mean_u": "ū",
+    "mean_v": "v̄",
+    "fisher": "I",
+    "excess": "d",
+    "complement": "q",
+    "distance": "r",
+    "sigma": "σ",
+    "third": "κ₃₀",
+    "variance_score_squared": "V₁",
+    "variance_negative_hessian": "V₂",
+    "covariance": "Cov(Î₁, Î₂)",
+    "fisher_min": "λ_min(I)",
+    "fisher_max": "λ_max(I)",
+    "quartic_min": "λ_min(M)",
+    "quartic_max": "λ_max(M)",
+}
+
+_POWERS = {2: "²", 3: "³", 4: "⁴", 5: "⁵"}
+
+
+def positive_first(terms: list[sp.Expr]) -> list[sp.Expr]:
+    """Order the terms of a sum so that it does not begin with a minus sign needlessly."""
+    return sorted(terms, key=lambda term: term.could_extract_minus_sign())
+
+
+class TextPrinter(StrPrinter):
+    """``Sum(p[i]*centred_u[i]**2)`` → ``Σ_i(p_i ũ_i²)``."""
+
+    printmethod = "_text"
+
+    def _as_ordered_terms(self, expr, order=None):
+        return positive_first(super()._as_ordered_terms(expr, order))
+
+    def _print_Symbol(self, expr):
+        return NAMES.get(expr.name, expr.name)
+
+    def _print_Indexed(self, expr):
+        label = str(expr.base.label)
+        return f"{NAMES.get(label, label)}_{expr.indices[0]}"
+
+    def _print_Sum(self, expr):
+        return f"Σ_{expr.limits[0][0]}({self._print(expr.function)})"
+
+    def _print_AxisMax(self, expr):
+        return f"max_i({self._print(expr.args[0])})"
+
+    def _print_AxisMin(self, expr):
+        return f"min_i({self._print(expr.args[0])})"
+
+    def _print_Others(self, expr):
+        return f"Σ_(j≠i)({self._print(expr.args[0]).replace('_i', '_j')})"
+
+    def _print_Pow(self, expr, rational=False):
+        if expr.exp in _POWERS:
+            base = self._print(expr.base)
+            plain = isinstance(expr.base, sp.Indexed | sp.Symbol | sp.Sum)
+            return (base if plain else f"({base})") + _POWERS[int(expr.exp)]
+        return super()._print_Pow(expr, rational)
+
+    def _print_Mul(self, expr):
+        return super()._print_Mul(expr).replace("*", " ")
+
+
+def text(expression: sp.Expr) -> str:
+    """Return one line of Unicode for `expression`."""
+    return TextPrinter().doprint(expression)

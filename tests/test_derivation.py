@@ -1,0 +1,200 @@
+"""Derivations: what they say, and that no proof accepts a wrong formula."""
+
+import dataclasses
+import itertools
+
+import mpmath as mp
+import pytest
+import sympy as sp
+
+import fimsym
+from fimsym.derivation import bounds, moments, prove, stable
+from fimsym.derivation.normal import inline, normal, unroll
+from fimsym.derivation.proofs import identities
+from fimsym.derivation.symbols import axis, h, index, log_partition, probability, total, u, v
+from fimsym.errors import DerivationError, ShapeError, SpecError
+from fimsym.families import Density, Theorem, family
+from tests.cases import CASES, points
+from tests.reference import highprecision
+
+NAMES = sorted(CASES)
+CLAIMS = [
+    (name, claim)
+    for name in NAMES
+    for claim in (*identities(family(name)), *bounds.certificates(family(name)))
+]
+
+
+def test_every_identity_is_proven(case):
+    derivation = fimsym.derive(case.family)
+    claims = [claim.name for name, claim in CLAIMS if name == case.family]
+    assert [proof.name for proof in derivation.proofs] == claims
+    assert all(proof.residual == 0 for proof in derivation.proofs)
+
+
+@pytest.mark.parametrize(("name", "claim"), CLAIMS, ids=lambda x: getattr(x, "name", x))
+def test_no_proof_accepts_a_wrong_formula(name, claim):
+    """Plant a wrong coefficient, a missing term and a wrong sign on each side in turn."""
+    stray = total(family(name), probability[index] * u[index] ** 2 * v[index])
+    for side in ("left", "right"):
+        value = getattr(claim, side)
+        planted = [value + stray, sp.Rational(51, 50) * value, -value, value + 1]
+        if claim.reduce is not normal:
+            planted = [unroll(wrong, axis(family(name)), 3) for wrong in planted[:2]]
+        wrong = [plant for plant in planted if claim.reduce(plant - value) != 0]
+        assert len(wrong) >= (2 if claim.reduce(value) != 0 else 1)
+        for plant in wrong:
+            with pytest.raises(DerivationError, match="not proven"):
+                prove(dataclasses.replace(claim, **{side: plant}))
+
+
+WRONG_SPECS = {
+    "log-partition scaled": ("categorical", {"log_partition": "2 * log(sum(exp(h)))"}),
+    "log-partition of another law": ("categorical", {"log_partition": "sum(exp(h))"}),
+    "variance for deviation": ("gaussian", {"log_partition": "sigma * h**2 / 2"}),
+    "half forgotten": ("gaussian", {"log_partition": "sigma**2 * h**2"}),
+    "not normalised": (
+        "gaussian",
+        {"density": Density("exp(-y**2 / (2 * sigma**2))", "real")},
+    ),
+    "density of another scale": (
+        "gaussian",
+        {"density": Density("exp(-y**2 / sigma**2) / sqrt(pi * sigma**2)", "real")},
+    ),
+    "wrong theorem": (
+        "gaussian",
+        {"theorems": (Theorem("variance_score_squared", "3 * fisher**2"),)},
+    ),
+    "wrong theorem for two classes": (
+        "categorical",
+        {"theorems": (Theorem("fisher", "exp(h1) * exp(h2) * (u1 - u2)**2", 2),)},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "change"), WRONG_SPECS.values(), ids=WRONG_SPECS)
+def test_a_wrong_specification_is_refused(name, change):
+    wrong = dataclasses.replace(fimsym.family(name), **change)
+    with pytest.raises(DerivationError):
+        fimsym.derive(wrong)
+
+
+def test_a_wrong_rewriting_is_refused():
+    raw = stable.in_cumulants(family("categorical"))
+    program = stable.definitions(family("categorical"))
+    for place, line in enumerate(program):
+        if line.name == "probability":
+            continue
+        wrong = dataclasses.replace(line, expression=2 * line.expression)
+        planted = (*program[:place], wrong, *program[place + 1 :])
+        with pytest.raises(DerivationError, match="stable form"):
+            stable.check_program(planted, raw)
+
+
+def test_number_of_outputs_stays_symbolic(case):
+    derivation = fimsym.derive(case.family)
+    size = axis(family(case.family))
+    for name in ("fisher", "variance_score_squared", "variance_negative_hessian"):
+        assert size in getattr(derivation, name).free_symbols
+    assert derivation.variance_score_squared.count_ops() < 100
+
+
+def test_formulas_equal_fifty_digit_derivatives(case):
+    derivation = fimsym.derive(case.family)
+    for outputs, constants in itertools.product(case.outputs[:2], case.constants[:2]):
+        given = {**family(case.family).bind(constants)}
+        point = [x[0] if x.ndim == 2 else x[0, :, 0] for x in points(case, outputs, 1.0)]
+        point = [x.tolist() for x in point]
+        truth = highprecision.moments(case.family, *point, **given)
+        for name in stable.QUANTITIES:
+            value = derivation.evaluate(name, *point, digits=40, **constants)
+            assert float(abs(value - sp.Float(mp.nstr(truth[name], 45), 45))) <= 1e-30 * max(
+                1.0, float(abs(truth[name]))
+            )
+
+
+def test_symbolic_value_equals_the_density_summed_by_hand():
+    """Three classes with explicit symbols, expanded from E(s² − I)² without the package."""
+    p = sp.symbols("p1:4", positive=True)
+    w = sp.symbols("u1:4", real=True)
+    mean = sum(a * b for a, b in zip(p, w, strict=True))
+    information = sum(a * (b - mean) ** 2 for a, b in zip(p, w, strict=True))
+    variance = sum(a * ((b - mean) ** 2 - information) ** 2 for a, b in zip(p, w, strict=True))
+    derived = fimsym.derive("categorical").explicit("variance_score_squared", 3)
+    numbers = {h[1]: sp.log(2), h[2]: sp.log(3), h[3]: sp.log(5)}
+    derived = derived.subs(numbers).subs({u[n]: w[n - 1] for n in (1, 2, 3)})
+    by_hand = variance.subs(dict(zip(p, [sp.Rational(n, 10) for n in (2, 3, 5)], strict=True)))
+    assert sp.expand(derived - by_hand) == 0
+
+
+def test_independent_moments_equal_brute_expansion():
+    """The block lemma for independent outputs, against expanding the product for m = 4."""
+    spec = family("gaussian")
+    x = sp.symbols("x1:5")
+    s = sum(u[n] * x[n - 1] for n in range(1, 5))
+    w = sum(v[n] * x[n - 1] for n in range(1, 5))
+    for a, b in ((2, 0), (3, 0), (4, 0), (2, 1), (0, 2), (1, 1)):
+        expanded = sp.Poly(sp.expand(s**a * w**b), *x)
+        by_hand = sum(
+            coefficient
+            * sp.Mul(*(moments.central_moment_of_one(spec, power) for power in powers if power))
+            for powers, coefficient in expanded.terms()
+        )
+        derived = unroll(moments.score_moment(spec, a, b), axis(spec), 4)
+        assert sp.expand(derived - by_hand) == 0
+
+
+def test_tensors_are_symmetric_and_small():
+    given = fimsym.derive("categorical").tensors(3)
+    assert given.fisher.shape == (3, 3)
+    assert given.quartic.shape == (3, 3, 3, 3)
+    assert given.quartic[0, 1, 2, 0] == given.quartic[2, 0, 0, 1]
+    gaussian = fimsym.derive("gaussian").tensors(2)
+    sigma = sp.Symbol("sigma", positive=True)
+    assert gaussian.fourth[0, 0, 0, 0] == 3 * sigma**4
+    assert gaussian.fourth[0, 0, 1, 1] == sigma**4
+    assert gaussian.quartic[0, 0, 0, 0] == 2 * sigma**4
+    with pytest.raises(ShapeError, match="at least 2"):
+        fimsym.derive("categorical").tensors(1)
+
+
+def test_central_moments_of_the_statistic():
+    sigma, m = sp.Symbol("sigma", positive=True), sp.Symbol("m", integer=True, positive=True)
+    found = fimsym.derive("gaussian").central_moments
+    squares = sp.Sum(u[index] ** 2, (index, 1, m))
+    assert normal(found[2] - sigma**2 * squares) == 0
+    assert found[3] == 0
+    assert normal(found[4] - 3 * sigma**4 * squares**2) == 0
+
+
+def test_normal_form_decides_identities():
+    spec = family("categorical")
+    p = probability[index]
+    mean = total(spec, p * u[index])
+    centred = u[index] - mean
+    assert normal(total(spec, p * centred)) == 0
+    assert normal(total(spec, p * centred**2) - total(spec, p * u[index] ** 2) + mean**2) == 0
+    assert normal(total(spec, p * centred**2) - total(spec, p * u[index] ** 2)) != 0
+    assert normal(total(spec, sp.Integer(3))) == 3 * axis(spec)
+    delta = sp.KroneckerDelta(index, 2)
+    assert normal(total(spec, delta * u[index] * p)) == u[2] * probability[2]
+
+
+def test_inlining_does_not_capture_indices():
+    program = stable.definitions(family("categorical"))
+    expression = inline(stable.symbol_of(program, "variance_score_squared"), program)
+    rolled = unroll(expression, axis(family("categorical")), 2)
+    values = {h[1]: 0, h[2]: 0, u[1]: 3, u[2]: 3}
+    assert rolled.subs(values) == 0
+    assert rolled.subs({**values, h[1]: sp.log(3), u[1]: 5}) == sp.Rational(3, 16) / 4 * 16
+
+
+def test_latex_and_mistakes():
+    derivation = fimsym.derive("categorical")
+    assert r"\sum_{i=1}^{C}" in derivation.latex()
+    assert derivation._repr_latex_().startswith("$$")
+    with pytest.raises(SpecError, match="Did you mean 'fisher'"):
+        derivation.evaluate("fishr", [0.0, 1.0], [1.0, 2.0])
+    with pytest.raises(ShapeError, match=r"u\[1\]"):
+        derivation.evaluate("fisher", [0.0, 1.0])
+    assert log_partition(family("categorical")).has(sp.log)
