@@ -1,0 +1,186 @@
+"""Lay out a derivation as the source of one torch module."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import jinja2
+import sympy as sp
+from ruff.__main__ import find_ruff_bin
+
+from fimsym.codegen.program import Function, function
+from fimsym.derivation import Derivation, bounds, derive, stable
+from fimsym.derivation.normal import Definition
+from fimsym.derivation.symbols import index
+from fimsym.errors import DerivationError
+from fimsym.families import Family, families
+
+GENERATED = Path(__file__).parent.parent / "generated"
+"""Where the built-in evaluators are checked in."""
+
+_LINE_LENGTH = 100
+_ARGUMENTS = {
+    "fisher": ("h", "u"),
+    "variance_score_squared": ("h", "u"),
+    "variance_negative_hessian": ("h", "v"),
+    "covariance": ("h", "u", "v"),
+}
+
+
+def generate(name_or_family: str | Family) -> str:
+    """Return the source of a family's evaluator module.
+
+    Everything in it follows from the family's derivation, whose proofs are run first.
+
+    Args:
+        name_or_family: A built-in family's name, or a `Family`.
+
+    Raises:
+        SpecError: the name or a formula is wrong.
+        DerivationError: a proof fails, or a formula cannot be printed.
+    """
+    derivation = derive(name_or_family)
+    functions = _functions(derivation)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    moments = _moments(derivation)
+    statements = [s for f in functions for s in f.statements]
+    body = environment.get_template("evaluator.py.jinja").render(
+        family=derivation.family,
+        log_partition=_sentence(derivation.family),
+        functions=functions,
+        moments=moments,
+        uses_torch=any("torch." in statement.code for statement in statements),
+    )
+    body = _format(body)
+    return _header(derivation, functions, body) + body
+
+
+def stale() -> list[tuple[str, str, str]]:
+    """Return (name, checked-in text, fresh text) of each generated file that differs.
+
+    A missing file counts as empty text, a file that no family generates as one whose
+    fresh text is empty.
+    """
+    fresh = {f"{name}.py": generate(name) for name in families()}
+    present = {path.name: path.read_text() for path in GENERATED.glob("*.py")}
+    present.pop("__init__.py", None)
+    return [
+        (name, present.get(name, ""), fresh.get(name, ""))
+        for name in sorted({*fresh, *present})
+        if present.get(name, "") != fresh.get(name, "")
+    ]
+
+
+def regenerate() -> list[str]:
+    """Rewrite the checked-in evaluators; return the names of the files that changed."""
+    changed = []
+    for name, _, text in stale():
+        path = GENERATED / name
+        if text:
+            path.write_text(text)
+        else:
+            path.unlink()
+        changed.append(name)
+    return changed
+
+
+def _functions(derivation: Derivation) -> list[Function]:
+    found = [
+        _of_h(derivation, "mean", _mean_line(derivation), "Mean η = ∇F(h) of t."),
+        _of_h(derivation, "log_partition", _log_partition_line(derivation), "Log-partition F(h)."),
+    ]
+    for name, arguments in _ARGUMENTS.items():
+        summary = stable.QUANTITIES[name]
+        summary = f"{summary[0].upper()}{summary[1:]}."
+        found.append(
+            function(
+                derivation,
+                name,
+                derivation.program,
+                [name],
+                arguments,
+                summary,
+                derivation.definitions,
+            )
+        )
+    found.append(
+        function(
+            derivation,
+            "bounds",
+            derivation.bound_definitions,
+            list(bounds.QUANTITIES),
+            ("h",),
+            "Theorem 4.1's constants: what I, V₁ and V₂ can be, given ‖u‖ and ‖v‖.",
+        )
+    )
+    return found
+
+
+def _of_h(derivation, name, line, summary):
+    """Return a function of h alone whose last line is `line`."""
+    return function(derivation, name, [line], [line.name], ("h",), summary)
+
+
+def _mean_line(derivation):
+    return Definition("mean", sp.IndexedBase("η", real=True)[index], derivation.mean, "")
+
+
+def _log_partition_line(derivation):
+    return Definition("log_partition", sp.Symbol("F", real=True), derivation.log_partition, "")
+
+
+def _moments(derivation):
+    """Return the two halves of ``moments``: what needs u alone, and what v adds."""
+    of_u = ["fisher", "variance_score_squared", "third"]
+    of_v = ["variance_negative_hessian", "covariance"]
+    lines, readable = derivation.program, derivation.definitions
+    first = function(derivation, "moments", lines, of_u, ("h", "u"), "", readable)
+    both = function(derivation, "moments", lines, of_u + of_v, ("h", "u", "v"), "", readable)
+    done = {statement.name for statement in first.statements}
+    rest = [statement for statement in both.statements if statement.name not in done]
+    return {"of_u": first.statements, "of_v": rest, "equations": both.equations}
+
+
+def _sentence(family):
+    return f"F(h) = {family.log_partition}" + (
+        f", added up over {family.axis} independent outputs"
+        if family.structure == "independent"
+        else ""
+    )
+
+
+def _header(derivation, functions, body):
+    inputs = {
+        "family": derivation.family.canonical(),
+        "definitions": [
+            [sp.srepr(line.symbol), sp.srepr(line.expression)]
+            for line in (*derivation.program, *derivation.bound_definitions)
+        ],
+        "functions": [repr(f) for f in functions],
+    }
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return (
+        f"# Generated by `fimsym generate {derivation.family.name}`. Do not edit:\n"
+        "# change what it is derived from, then run `make generate`.\n"
+        f"# SymPy {sp.__version__}\n"
+        f"# inputs sha256 {digest}\n"
+        f"# body sha256 {hashlib.sha256(body.encode()).hexdigest()}\n"
+    )
+
+
+def _format(source: str) -> str:
+    """Format source text with ruff, independent of any configuration around it."""
+    command = [find_ruff_bin(), "format", "--isolated", f"--line-length={_LINE_LENGTH}", "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DerivationError(f"generated code is not valid Python: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,142 @@
+"""Print SymPy expressions over outputs as torch code on columns [*batch, output, param].
+
+One allow-list: a node that has no row here is refused, naming the node and the
+expression, so that nothing is ever printed by accident.
+"""
+
+from __future__ import annotations
+
+import sympy as sp
+from sympy.printing.codeprinter import CodePrinter
+from sympy.printing.precedence import PRECEDENCE
+
+from fimsym.derivation.symbols import index
+from fimsym.derivation.text import positive_first
+from fimsym.errors import DerivationError
+
+FUNCTIONS = {
+    "exp": "torch.exp({0})",
+    "log": "torch.log({0})",
+    "LogSumExp": "torch.logsumexp({0}, dim=-2, keepdim=True)",
+    "Softmax": "torch.softmax({0}, dim=-2)",
+    "AxisMax": "torch.amax({0}, dim=-2, keepdim=True)",
+    "AxisMin": "torch.amin({0}, dim=-2, keepdim=True)",
+    "Others": "runtime.others({0})",
+    "Balance": "runtime.balance({0})",
+}
+"""Code of every function of one argument."""
+
+NODES = frozenset(
+    [
+        "Symbol",
+        "Indexed",
+        "Integer",
+        "Rational",
+        "Half",
+        "One",
+        "Zero",
+        "NegativeOne",
+        "Float",
+        "Pi",
+        "Exp1",
+        "Add",
+        "Mul",
+        "Pow",
+        "Sum",
+        "Max",
+        "Min",
+    ]
+)
+"""Every other node that has a printing rule."""
+
+
+class TorchPrinter(CodePrinter):
+    """Prints expressions whose symbols stand for columns or numbers.
+
+    Args:
+        names: Identifier of each symbol or indexed base; others keep their own name.
+    """
+
+    printmethod = "_torch_code"
+    language = "torch"
+
+    def __init__(self, names: dict[sp.Basic, str]):
+        super().__init__({"human": True})
+        self.names = names
+
+    def code(self, expression: sp.Expr) -> str:
+        """Return the code of `expression`.
+
+        Raises:
+            DerivationError: a node has no row in the allow-list.
+        """
+        for node in sp.preorder_traversal(expression):
+            if isinstance(node, sp.IndexedBase | sp.Tuple | sp.Idx):
+                continue
+            name = type(node).__name__
+            if name not in NODES and name not in FUNCTIONS:
+                raise DerivationError(
+                    f"cannot print {name} in {expression}; expected one of "
+                    f"{', '.join(sorted(NODES | set(FUNCTIONS)))}. Add a row to the table in "
+                    "fimsym/codegen/printer.py, with a test that executes it."
+                )
+        return self._print(expression)
+
+    def _as_ordered_terms(self, expr, order=None):
+        return positive_first(super()._as_ordered_terms(expr, order))
+
+    def _print_Symbol(self, expr):
+        return self.names.get(expr, expr.name)
+
+    def _print_Indexed(self, expr):
+        name = self.names.get(expr.base, str(expr.base.label))
+        place = expr.indices[0]
+        return name if place == index else f"torch.take_along_dim({name}, {place}, dim=-2)"
+
+    def _print_Sum(self, expr):
+        body = self.parenthesize(expr.function, PRECEDENCE["Atom"])
+        return f"{body}.sum(dim=-2, keepdim=True)"
+
+    def _print_Function(self, expr):
+        return FUNCTIONS[type(expr).__name__].format(self._print(expr.args[0]))
+
+    def _print_Integer(self, expr):
+        return str(int(expr))
+
+    def _print_Number(self, expr):
+        return repr(float(sp.N(expr, 40)))
+
+    _print_Rational = _print_Half = _print_Float = _print_Pi = _print_Exp1 = _print_Number
+
+    def _print_Max(self, expr):
+        return self._clamp(expr, "min", "maximum")
+
+    def _print_Min(self, expr):
+        return self._clamp(expr, "max", "minimum")
+
+    def _clamp(self, expr, keyword, function):
+        numbers = [a for a in expr.args if a.is_number]
+        others = sorted((a for a in expr.args if not a.is_number), key=sp.default_sort_key)
+        code = self._print(others[0])
+        for argument in others[1:]:
+            code = f"torch.{function}({code}, {self._print(argument)})"
+        for number in numbers:
+            code = f"torch.clamp({code}, {keyword}={self._print_Number(number)})"
+        return code
+
+    def _print_Mul(self, expr):
+        number, rest = expr.as_coeff_Mul()
+        if number.is_Rational and not number.is_Integer and number > 0:
+            return f"{self._print_Number(number)} * {self.parenthesize(rest, PRECEDENCE['Mul'])}"
+        return super()._print_Mul(expr)
+
+    def _print_Pow(self, expr):
+        base = self.parenthesize(expr.base, PRECEDENCE["Pow"])
+        if expr.exp == sp.Rational(1, 2):
+            return f"{base}**0.5"
+        if expr.exp == -1:
+            return f"1 / {base}"
+        return f"{base}**{self.parenthesize(expr.exp, PRECEDENCE['Pow'])}"
+
+    def _format_code(self, lines):
+        return lines

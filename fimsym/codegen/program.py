@@ -1,0 +1,108 @@
+"""From a derivation's definitions to the statements of each evaluator function."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import sympy as sp
+
+from fimsym.codegen.atoms import stabilise
+from fimsym.codegen.printer import TorchPrinter
+from fimsym.derivation import Derivation
+from fimsym.derivation.normal import Definition
+from fimsym.derivation.record import equation
+from fimsym.derivation.symbols import AxisFunction, constants, h, second, top, u, v
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """One assignment of a generated function."""
+
+    name: str
+    code: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """One generated function, ready to be laid out.
+
+    Attributes:
+        name: Its name.
+        summary: First line of its docstring.
+        equations: The formulas it evaluates, one line of Unicode each.
+        arguments: Tensor arguments it takes, of h, u and v.
+        statements: Its body, without checks.
+        results: The names it returns.
+    """
+
+    name: str
+    summary: str
+    equations: tuple[str, ...]
+    arguments: tuple[str, ...]
+    statements: tuple[Statement, ...]
+    results: tuple[str, ...]
+
+
+def function(
+    derivation: Derivation,
+    name: str,
+    definitions: Sequence[Definition],
+    results: Sequence[str],
+    arguments: tuple[str, ...],
+    summary: str,
+    readable: Sequence[Definition] | None = None,
+) -> Function:
+    """Return the function that evaluates `results`, with only the lines they need.
+
+    Its docstring states them as `readable` does, which may be simpler than `definitions`.
+    """
+    needed = _needed(definitions, results)
+    printer = TorchPrinter(_names(derivation, definitions))
+    statements = []
+    if any(line.expression.has(second) for line in needed):
+        statements.append(Statement("top, second", "runtime.two_largest(h)"))
+    elif any(line.expression.has(top) for line in needed):
+        statements.append(Statement("top", "h.argmax(dim=-2, keepdim=True)"))
+    for line in needed:
+        expression = stabilise(line.expression)
+        code = printer.code(expression)
+        if not _has_column(expression, derivation):
+            code = f"runtime.fill({code}, {', '.join(arguments[1:] or arguments)})"
+        statements.append(Statement(line.name, code))
+    return Function(
+        name=name,
+        summary=summary,
+        equations=tuple(equation(line) for line in _needed(readable or definitions, results)),
+        arguments=arguments,
+        statements=tuple(statements),
+        results=tuple(results),
+    )
+
+
+def _needed(definitions, results):
+    """Return the definitions that `results` depend on, in their order."""
+    by_symbol = {_key(line.symbol): line for line in definitions}
+    wanted = [line for line in definitions if line.name in results]
+    found: dict[str, Definition] = {}
+    while wanted:
+        line = wanted.pop()
+        found[line.name] = line
+        used = line.expression.atoms(sp.IndexedBase, sp.Symbol)
+        wanted += [by_symbol[s] for s in used if s in by_symbol and by_symbol[s].name not in found]
+    return [line for line in definitions if line.name in found]
+
+
+def _key(symbol):
+    return symbol.base if isinstance(symbol, sp.Indexed) else symbol
+
+
+def _names(derivation, definitions):
+    bases = {base: str(base.label) for base in (h, u, v)}
+    return {**bases, **{_key(line.symbol): line.name for line in definitions}}
+
+
+def _has_column(expression, derivation):
+    """Tell whether an expression has one value per batch entry, not the same for all."""
+    known = set(constants(derivation.family).values())
+    return bool(expression.atoms(sp.Indexed, AxisFunction)) or bool(expression.free_symbols - known)

@@ -1,0 +1,108 @@
+"""Mistakes in calls of evaluators: what was expected, what came, what to do."""
+
+import pytest
+import torch
+
+import fimsym
+from fimsym import runtime
+from fimsym.errors import DomainError, FimsymError, ShapeError
+from tests.cases import points
+
+
+@pytest.fixture
+def module(case):
+    return fimsym.evaluator(case.family)
+
+
+@pytest.fixture
+def point(case):
+    return points(case, case.outputs[-1], 1.0)
+
+
+WRONG_SHAPES = {
+    "u without batch": lambda h, u, v: (h, u[0], v),
+    "u without param": lambda h, u, v: (h, u[..., 0], v),
+    "u of another width": lambda h, u, v: (h, u[:, :-1], v),
+    "v of other parameters": lambda h, u, v: (h, u, v[..., :-1]),
+    "h of no axis": lambda h, u, v: (h.sum(), u, v),
+    "h of no output": lambda h, u, v: (h[:, :0], u[:, :0], v[:, :0]),
+}
+
+
+@pytest.mark.parametrize("change", WRONG_SHAPES.values(), ids=WRONG_SHAPES)
+def test_wrong_shapes(module, point, change):
+    with pytest.raises(ShapeError, match="must"):
+        module.moments(*change(*point))
+    with pytest.raises(ShapeError):
+        module.covariance(*change(*point))
+
+
+def test_single_class_is_too_few():
+    with pytest.raises(ShapeError, match=r"at least 2.*\[5, 1\]"):
+        fimsym.evaluator("categorical").fisher(torch.zeros(5, 1), torch.zeros(5, 1, 2))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_values_that_are_not_finite(module, point, which, value):
+    point = [x.clone() for x in point]
+    point[which][(3,) * 1 + (0,) * (point[which].ndim - 1)] = value
+    name = "huv"[which]
+    with pytest.raises(DomainError, match=rf"{name} must be finite; got .* at index \[3, 0"):
+        module.moments(*point)
+    with pytest.raises(DomainError, match=f"{name} must be finite"):
+        module.covariance(*point)
+    if which == 0:
+        with pytest.raises(DomainError):
+            module.bounds(point[0])
+
+
+def test_integer_dtype_and_other_types(module, point):
+    h, u, v = point
+    with pytest.raises(DomainError, match=r"h must be a floating-point.*int64.*h\.double\(\)"):
+        module.moments(h.long(), u, v)
+    with pytest.raises(DomainError, match="u must be a floating-point"):
+        module.moments(h, u.int(), v)
+    with pytest.raises(DomainError, match="must be a torch tensor; got list"):
+        module.fisher([[1.0]], u)
+    with pytest.raises(DomainError, match="floating-point"):
+        module.fisher(h, u.to(torch.complex128))
+
+
+@pytest.mark.parametrize(
+    "sigma", [0.0, -1.0, float("nan"), float("inf"), "1", None, torch.tensor(-2.0)]
+)
+def test_sigma_must_be_positive(sigma):
+    module = fimsym.evaluator("gaussian")
+    with pytest.raises(DomainError, match="sigma must be a positive finite number"):
+        module.fisher(torch.zeros(1), torch.ones(1, 1), sigma=sigma)
+
+
+def test_sigma_of_several_numbers():
+    with pytest.raises(ShapeError, match="one number"):
+        fimsym.evaluator("gaussian").mean(torch.zeros(2), sigma=torch.ones(2))
+
+
+def test_every_error_is_a_fimsym_error():
+    for name in ("ShapeError", "DomainError", "SpecError", "DerivationError", "UnsupportedError"):
+        assert issubclass(getattr(fimsym, name), FimsymError)
+
+
+def test_finite_inputs_that_overflow_are_not_called_wrong():
+    got = fimsym.evaluator("gaussian").fisher(torch.zeros(1), torch.full((1, 1), 1e30))
+    assert got.isinf().all()
+
+
+def test_mixed_dtypes_are_promoted(module, point):
+    h, u, v = point
+    assert module.moments(h.float(), u, v.bfloat16()).fisher.dtype == torch.float64
+
+
+def test_others_and_balance_are_accurate():
+    x = torch.tensor([1.0, 1e-20, 1e-30], dtype=torch.float64).unsqueeze(-1)
+    expected = torch.tensor([1e-20 + 1e-30, 1.0, 1.0], dtype=torch.float64).unsqueeze(-1)
+    torch.testing.assert_close(runtime.others(x), expected, rtol=1e-15, atol=0)
+    h = torch.tensor([1e-12, 0.0], dtype=torch.float64).unsqueeze(-1)
+    torch.testing.assert_close(
+        runtime.balance(h), torch.tensor([[5e-13], [0.0]], dtype=torch.float64), rtol=1e-10, atol=0
+    )
