@@ -1,0 +1,259 @@
+"""The result of `analyze`: per-parameter tensors and per-group summaries."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
+from fimsym.report.files import check_writable
+
+QUANTITIES = (
+    "fisher",
+    "variance_score_squared",
+    "variance_negative_hessian",
+    "covariance",
+)
+"""What `analyze` can compute."""
+
+GROUPINGS = ("layer", "parameter", "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Sums over a group of parameters: traces of the diagonal matrices.
+
+    Attributes:
+        name: Module, parameter, or ``"model"``.
+        parameters: Names of its parameters.
+        size: Number of scalars in them.
+        sums: Sum over the group of each computed quantity.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    size: int
+    sums: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """Exact Fisher diagonal of a network and the variances of its estimators.
+
+    Each quantity is a dict from parameter name to a float64 tensor shaped like the
+    parameter: the mean over the inputs of its value per label. An estimate from one label
+    for each of n inputs has variance ``variance / n``.
+
+    Attributes:
+        family: Name of the output family.
+        constants: Values of its constants.
+        inputs: Number of inputs n.
+        outputs: Number of outputs m.
+        values: Every computed quantity.
+        input_variance: Var_x I(x), sample variance over inputs; empty without "fisher",
+            NaN for a single input.
+        groups: One record per group of parameters.
+        grouping: How parameters are grouped.
+        roads: Which road of the engine each parameter took.
+        ways: How first and second derivatives were taken.
+        frozen: Parameters left out because they do not require grad.
+    """
+
+    family: str
+    constants: Mapping[str, float]
+    inputs: int
+    outputs: int
+    values: Mapping[str, Mapping[str, Tensor]]
+    input_variance: Mapping[str, Tensor]
+    grouping: str
+    roads: Mapping[str, str]
+    ways: Mapping[str, str]
+    frozen: tuple[str, ...]
+
+    @property
+    def fisher(self) -> Mapping[str, Tensor]:
+        """I = Var(s) ≥ 0, per parameter, mean over the inputs."""
+        return self._read("fisher")
+
+    @property
+    def variance_score_squared(self) -> Mapping[str, Tensor]:
+        """V₁ = Var(Î₁) ≥ 0 from one label, per parameter, mean over the inputs."""
+        return self._read("variance_score_squared")
+
+    @property
+    def variance_negative_hessian(self) -> Mapping[str, Tensor]:
+        """V₂ = Var(Î₂) ≥ 0 from one label, per parameter, mean over the inputs."""
+        return self._read("variance_negative_hessian")
+
+    @property
+    def covariance(self) -> Mapping[str, Tensor]:
+        """Cov(Î₁, Î₂) from one label, per parameter, mean over the inputs."""
+        return self._read("covariance")
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """One record per group of parameters."""
+        members: dict[str, list[str]] = {}
+        for name in self.roads:
+            members.setdefault(group_name(name, self.grouping), []).append(name)
+        return tuple(self._group(name, names) for name, names in members.items())
+
+    def to_frame(self) -> Any:
+        """Return the groups as a pandas DataFrame, one row each."""
+        pandas = _optional("pandas")
+        rows = [{"group": g.name, "size": g.size, **g.sums} for g in self.groups]
+        return pandas.DataFrame(rows).set_index("group")
+
+    def save(self, path: str | Path) -> None:
+        """Write every tensor as ``quantity/parameter`` to a safetensors file.
+
+        Raises:
+            DomainError: the path cannot be written.
+        """
+        tensors = {
+            f"{quantity}/{name}": tensor.contiguous()
+            for quantity, named in {**self.values, "input_variance": self.input_variance}.items()
+            for name, tensor in named.items()
+        }
+        record = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("values", "input_variance")
+        }
+        save_file = _optional("safetensors.torch").save_file
+        check_writable(Path(path))
+        save_file(tensors, str(path), metadata={"fimsym": json.dumps(record)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Analysis:
+        """Read an analysis written by `save`.
+
+        Raises:
+            DomainError: the file cannot be read, or `save` did not write it.
+        """
+        safetensors = _optional("safetensors")
+        try:
+            with safetensors.safe_open(str(path), framework="pt") as file:
+                record = json.loads((file.metadata() or {})["fimsym"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+            raise DomainError(
+                f"cannot read {path} as a saved Analysis ({error}). Expected a file written by "
+                "Analysis.save."
+            ) from None
+        values = {
+            quantity: {name: tensors[f"{quantity}/{name}"] for name in record["roads"]}
+            for quantity in (*QUANTITIES, "input_variance")
+            if any(key.startswith(f"{quantity}/") for key in tensors)
+        }
+        spread = values.pop("input_variance", {})
+        record["frozen"] = tuple(record["frozen"])
+        return cls(values=values, input_variance=spread, **record)
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure: per group, the Fisher trace and each deviation."""
+        from fimsym.report.plots import grouped_bars
+
+        groups = self.groups
+        series = {
+            quantity: [group.sums[quantity] for group in groups]
+            for quantity in self.values
+            if quantity != "covariance"
+        }
+        return grouped_bars([group.name for group in groups], series, "sum over the group")
+
+    def _read(self, quantity: str) -> Mapping[str, Tensor]:
+        if quantity not in self.values:
+            raise UnsupportedError(
+                f"{quantity} was not computed; this analysis holds {', '.join(self.values)}. "
+                f'Ask for it: analyze(..., quantities=("{quantity}", ...)) or quantities="all".'
+            )
+        return self.values[quantity]
+
+    def _group(self, name, names):
+        sums = {
+            quantity: sum(float(named[n].sum()) for n in names)
+            for quantity, named in self.values.items()
+        }
+        some = next(iter(self.values.values()))
+        return Group(name, tuple(names), sum(some[n].numel() for n in names), sums)
+
+
+def group_name(parameter: str, grouping: str) -> str:
+    """Return the group a parameter belongs to; a layer is the module that holds it."""
+    if grouping == "parameter":
+        return parameter
+    return (parameter.rpartition(".")[0] or "model") if grouping == "layer" else "model"
+
+
+def check_quantities(quantities: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the quantities asked for, in the canonical order.
+
+    Raises:
+        SpecError: one is unknown, or none is given.
+    """
+    asked = QUANTITIES if quantities == "all" else quantities
+    asked = (asked,) if isinstance(asked, str) else tuple(asked)
+    for quantity in asked:
+        if quantity not in QUANTITIES:
+            raise SpecError(
+                f'unknown quantity {quantity!r}; expected "all" or some of '
+                f"{', '.join(QUANTITIES)}.{nearest(str(quantity), QUANTITIES)}"
+            )
+    if not asked:
+        raise SpecError(f"no quantity asked for; expected some of {', '.join(QUANTITIES)}.")
+    return tuple(quantity for quantity in QUANTITIES if quantity in asked)
+
+
+def check_grouping(groups: str) -> str:
+    """Return `groups`, or raise SpecError unless it is a known grouping."""
+    if groups not in GROUPINGS:
+        raise SpecError(
+            f"unknown grouping {groups!r}; expected one of {', '.join(GROUPINGS)}."
+            f"{nearest(str(groups), GROUPINGS)}"
+        )
+    return groups
+
+
+def _optional(module: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UnsupportedError(
+            f"this needs {module.partition('.')[0]}, which is not installed. "
+            "Run: pip install 'fimsym[report]'."
+        ) from None
+
+
+class Accumulator:
+    """Mean over inputs of vectors over parameters, and the sample variance of one of them.
+
+    Everything is summed in float64; batches are merged by Chan's formula.
+    """
+
+    def __init__(self, quantities: tuple[str, ...], size: int, device: torch.device):
+        zeros = torch.zeros(size, dtype=torch.float64, device=device)
+        self.sums = {quantity: zeros.clone() for quantity in quantities}
+        self.squares = zeros.clone()
+
+    def add(self, block: slice, count: int, values: Mapping[str, Tensor]) -> None:
+        """Add the values [batch, param] of a batch, with `count` inputs already added."""
+        for quantity, value in values.items():
+            value = value.double()
+            total = value.sum(dim=0)
+            if quantity == "fisher":
+                batch, mean = value.shape[0], total / value.shape[0]
+                spread = (value - mean).square().sum(dim=0)
+                if count:
+                    shift = mean - self.sums["fisher"][block] / count
+                    spread = spread + shift.square() * (count * batch / (count + batch))
+                self.squares[block] += spread
+            self.sums[quantity][block] += total

@@ -1,0 +1,210 @@
+"""From a model and data to its Fisher diagonal and the variances of the estimators."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from fimsym.engine import data as inputs_of
+from fimsym.engine.analysis import (
+    Accumulator,
+    Analysis,
+    check_grouping,
+    check_quantities,
+)
+from fimsym.engine.derivatives import Way, choose_first, choose_second, require_finite
+from fimsym.engine.memory import budget, first_order_chunks, second_order_chunks
+from fimsym.engine.network import (
+    Block,
+    Network,
+    check_examples_independent,
+    check_outputs,
+    differentiable_kernels,
+)
+from fimsym.errors import ShapeError, SpecError, UnsupportedError
+from fimsym.families import Family, families
+from fimsym.families import family as family_of
+from fimsym.generated import evaluator
+from fimsym.report.progress import progress as progress_bar
+
+_FIRST_ORDER = {"fisher", "variance_score_squared", "covariance"}
+_SECOND_ORDER = {"variance_negative_hessian", "covariance"}
+
+
+def analyze(
+    model: nn.Module,
+    data: inputs_of.Data,
+    family: str | Family | None = None,
+    link: str | None = None,
+    quantities: str | tuple[str, ...] = ("fisher", "variance_score_squared"),
+    groups: str = "layer",
+    max_memory: int | str | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    **constants: float,
+) -> Analysis:
+    """Return a network's exact Fisher diagonal with the variances of its estimators.
+
+    For every trainable scalar θ_i and input x, with u = ∂h/∂θ_i and v = ∂²h/∂θ_i², the
+    closed forms of the output family give I = Var⟨u, t−η⟩ and, for one label, V₁, V₂ and
+    Cov(Î₁, Î₂); they are averaged over the inputs.
+
+    Args:
+        model: Any module that maps inputs [batch, …] to natural parameters h
+            [batch, output], in evaluation mode. It is not changed.
+        data: A tensor, an array, a DataLoader or an iterable of batches, of inputs or of
+            (inputs, labels); or one tuple (inputs, labels).
+        family: Name or specification of the output family.
+        link: None or ``"natural"``: the model's output is h itself.
+        quantities: Some of ``fisher``, ``variance_score_squared``,
+            ``variance_negative_hessian``, ``covariance``; or ``"all"``. Without the last
+            two no second derivative is taken.
+        groups: ``"layer"``, ``"parameter"`` or ``"model"``.
+        max_memory: Budget of the chunks, in bytes or as ``"2GB"``; None for a quarter of
+            the free memory, at most 1 GB.
+        device: Where to compute; the model's own device if None.
+        progress: Show a progress bar on standard error when it is a terminal.
+        **constants: Constants of the family, such as ``sigma=0.5``.
+
+    Returns:
+        The analysis; tensors are float64 and shaped like the parameters.
+
+    Raises:
+        SpecError: an unknown family, constant, quantity, link or grouping.
+        ShapeError: empty data, or an output that does not fit the family.
+        DomainError: values that are not finite, or a model in training mode with dropout
+            or batch statistics.
+        UnsupportedError: second derivatives are asked of a model that has none.
+
+    Source:
+        Soen & Sun (2024), Lemma 3.1; formulas from ``fimsym derive``.
+    """
+    spec = _check_family(family)
+    _check_link(spec, link)
+    asked = check_quantities(quantities)
+    bound = spec.bind(constants)
+    grouping = check_grouping(groups)
+    with differentiable_kernels():
+        network = Network(model, device)
+        run = _Run(network, spec, bound, asked, budget(max_memory, network.device))
+        return run.analyze(data, grouping, progress)
+
+
+class _Run:
+    """One call of `analyze`: what stays the same over batches, and the sums."""
+
+    def __init__(self, network, spec, constants, asked, limit):
+        self.network: Network = network
+        self.spec: Family = spec
+        self.module: ModuleType = evaluator(spec)
+        self.constants: dict[str, float] = constants
+        self.asked: tuple[str, ...] = asked
+        self.limit: int = limit
+        self.sums = Accumulator(asked, network.size, network.device)
+        self.count = 0
+        self.outputs = 0
+        self.first: Way | None = None
+        self.second: Way | None = None
+
+    def analyze(self, data, grouping, show) -> Analysis:
+        total = inputs_of.length(data)
+        total = total * self.network.size if total is not None else None
+        with progress_bar("analyzing", total, show) as advance:
+            for inputs, labels in inputs_of.batches(data, self.network.device, self.network.dtype):
+                self._add(inputs, labels, advance)
+        return self._result(grouping)
+
+    def _add(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
+        h = check_outputs(self.network, inputs, self.count, self.spec.minimum_outputs)
+        if self.count == 0:
+            self._start(inputs, h)
+        _check_width(h, self.outputs)
+        if labels is not None:
+            inputs_of.check_labels(labels, self.outputs, self.count)
+        rows = min(rows for _, rows in self.chunks)
+        for start in range(0, inputs.shape[0], rows):
+            part = slice(start, start + rows)
+            for block in self.chunks[-1][0]:
+                self._add_block(block, inputs[part], h[part])
+                advance(block.size * len(h[part]))
+            self.count += len(h[part])
+
+    def _start(self, inputs, h):
+        """Fix the number of outputs, the chunks and the ways of taking derivatives."""
+        check_examples_independent(self.network, inputs, h)
+        self.outputs = h.shape[1]
+        self.chunks = []
+        if _FIRST_ORDER & set(self.asked):
+            self.first = choose_first(self.network, inputs[0], self.outputs)
+            self.chunks.append(first_order_chunks(self.network, self.outputs, self.limit))
+        if _SECOND_ORDER & set(self.asked):
+            self.second = choose_second(self.network, inputs[0], self.outputs)
+            self.chunks.append(second_order_chunks(self.network, self.outputs, self.limit))
+
+    def _add_block(self, block: Block, inputs: Tensor, h: Tensor) -> None:
+        u = self.first.compute(self.network, block, inputs) if self.first else None
+        v = self.second.compute(self.network, block, inputs) if self.second else None
+        for order, value in (("first", u), ("second", v)):
+            if value is not None:
+                require_finite(self.network, block, value, order, self.count)
+        if u is None:
+            values = {
+                "variance_negative_hessian": self.module.variance_negative_hessian(
+                    h, v, **self.constants
+                )
+            }
+        else:
+            moments = self.module.moments(h, u, v, **self.constants)
+            values = {quantity: getattr(moments, quantity) for quantity in self.asked}
+        self.sums.add(slice(block.start, block.stop), self.count, values)
+
+    def _result(self, grouping) -> Analysis:
+        network = self.network
+        values = {
+            quantity: network.split((total / self.count).cpu())
+            for quantity, total in self.sums.sums.items()
+        }
+        spread = {}
+        if "fisher" in self.asked:
+            divisor = self.count - 1 if self.count > 1 else float("nan")
+            spread = network.split((self.sums.squares / divisor).cpu())
+        ways = {"first": self.first, "second": self.second}
+        return Analysis(
+            family=self.spec.name,
+            constants=self.constants,
+            inputs=self.count,
+            outputs=self.outputs,
+            values=values,
+            input_variance=spread,
+            grouping=grouping,
+            roads=dict.fromkeys(network.names, "functional"),
+            ways={order: way.name for order, way in ways.items() if way},
+            frozen=network.frozen,
+        )
+
+
+def _check_family(family):
+    if family is None:
+        raise SpecError(
+            f"no family given; expected family= one of {', '.join(families())}. It is the law "
+            "of the labels: categorical for a classifier's logits, gaussian for regression."
+        )
+    return family_of(family)
+
+
+def _check_link(spec, link):
+    if link not in (None, "natural"):
+        raise UnsupportedError(
+            f"link {link!r} is not available for {spec.name}; its links: natural. Let the model "
+            f"return the natural parameter h of {spec.name}."
+        )
+
+
+def _check_width(h, outputs):
+    if h.shape[1] != outputs:
+        raise ShapeError(
+            f"the model returned {outputs} outputs for the first batch and {h.shape[1]} for a "
+            "later one; expected the same number."
+        )

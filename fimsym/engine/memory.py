@@ -1,0 +1,74 @@
+"""How much may be held at once: budgets in bytes and the chunks that follow."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import torch
+
+from fimsym.engine.network import Block, Network
+from fimsym.errors import SpecError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_FRACTION_OF_FREE = 0.25
+_DEFAULT_CEILING = 10**9
+_COPIES_OF_U = 8
+_COPIES_OF_HESSIAN = 6
+_LARGEST_CHUNK = 64
+
+
+def budget(max_memory: int | str | None, device: torch.device) -> int:
+    """Return a memory budget in bytes.
+
+    Args:
+        max_memory: Bytes, text such as ``"2GB"``, or None for a quarter of what is free,
+            at most 1 GB.
+        device: Whose memory it is.
+
+    Raises:
+        SpecError: it is not a positive size.
+    """
+    if max_memory is None:
+        return max(10**7, min(_DEFAULT_CEILING, int(_FRACTION_OF_FREE * _free(device))))
+    size = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?)I?B?\s*", str(max_memory).upper())
+    try:
+        value = int(float(size[1]) * _UNITS[size[2]]) if size else 0
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise SpecError(
+            f"max_memory must be a positive size in bytes or text such as '2GB'; got "
+            f"{max_memory!r}."
+        )
+    return value
+
+
+def first_order_chunks(network: Network, outputs: int, limit: int) -> tuple[list[Block], int]:
+    """Return the parameter blocks and the number of inputs to take u of at a time."""
+    per_parameter = outputs * network.theta.element_size() * _COPIES_OF_U
+    blocks = network.blocks(max(1, limit // per_parameter))
+    largest = max(block.size for block in blocks)
+    return blocks, max(1, min(1024, limit // (per_parameter * largest)))
+
+
+def second_order_chunks(network: Network, outputs: int, limit: int) -> tuple[list[Block], int]:
+    """Return the parameter blocks and the number of inputs to take v of at a time.
+
+    Every direction of a block costs the gradient of each output with respect to the whole
+    tensors that the block overlaps.
+    """
+    tensor = max(block.size for _, block in network.parameters())
+    per_direction = outputs * tensor * network.theta.element_size() * _COPIES_OF_HESSIAN
+    directions = max(1, limit // per_direction)
+    size = min(directions, _LARGEST_CHUNK)
+    return network.blocks(size), max(1, min(_LARGEST_CHUNK, directions // size))
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 * _DEFAULT_CEILING

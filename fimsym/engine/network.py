@@ -1,0 +1,247 @@
+"""A module seen as a function of its trainable parameters, checked before use."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fimsym.errors import DomainError, ShapeError, UnsupportedError
+
+_RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A contiguous range of the flat vector of trainable parameters."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of parameters in the block."""
+        return self.stop - self.start
+
+
+class Network:
+    """A module as h(θ, x): flat parameters and one input to m natural parameters.
+
+    Args:
+        model: Any module whose forward maps a batch [batch, …] to [batch, output].
+        device: Where to compute; the model itself is never moved or changed.
+
+    Attributes:
+        names: Trainable parameters in order; a tied parameter appears once.
+        shapes: Shape of each.
+        frozen: Names of the parameters left out because they do not require grad.
+        theta: Their values as one vector.
+
+    Raises:
+        DomainError: the model is in training mode with random or batch-dependent layers.
+        UnsupportedError: it has no trainable parameter, or parameters of mixed dtypes.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device | str | None = None):
+        if not isinstance(model, nn.Module):
+            raise UnsupportedError(
+                f"model must be a torch.nn.Module; got {type(model).__name__}. "
+                "Wrap a function in a module whose parameters are registered."
+            )
+        _check_mode(model)
+        named = dict(model.named_parameters())
+        trainable = {name: p.detach() for name, p in named.items() if p.requires_grad}
+        _check_parameters(trainable, named)
+        first = next(iter(trainable.values()))
+        self.model = model
+        self.device = torch.device(device) if device is not None else first.device
+        self.dtype = first.dtype
+        self.names = tuple(trainable)
+        self.shapes = {name: p.shape for name, p in trainable.items()}
+        self.frozen = tuple(name for name in named if name not in trainable)
+        others = {n: p.detach() for n, p in named.items() if n in self.frozen}
+        others |= {n: b.detach() for n, b in model.named_buffers()}
+        self._fixed = {n: t.to(self.device) for n, t in others.items()}
+        self.theta = torch.cat([p.reshape(-1) for p in trainable.values()]).to(self.device)
+        sizes = [p.numel() for p in trainable.values()]
+        self._ends = torch.tensor(sizes).cumsum(0).tolist()
+        self._starts = [end - size for end, size in zip(self._ends, sizes, strict=True)]
+
+    @property
+    def size(self) -> int:
+        """Number of trainable parameters."""
+        return self.theta.numel()
+
+    def parameters(self) -> Iterator[tuple[str, Block]]:
+        """Yield each trainable parameter's name and its range of the flat vector."""
+        for name, start, stop in zip(self.names, self._starts, self._ends, strict=True):
+            yield name, Block(start, stop)
+
+    def blocks(self, limit: int) -> list[Block]:
+        """Cut the flat vector into blocks of at most `limit`, at tensor boundaries if possible."""
+        found: list[Block] = []
+        for start, stop in zip(self._starts, self._ends, strict=True):
+            if found and stop - found[-1].start <= limit:
+                found[-1] = Block(found[-1].start, stop)
+                continue
+            found += [Block(a, min(a + limit, stop)) for a in range(start, stop, limit)]
+        return found
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return h for a batch, [batch, output]."""
+        return self._call(self._with(Block(0, 0), self.theta[:0]), inputs)
+
+    def of_block(self, block: Block, values: Tensor, example: Tensor) -> Tensor:
+        """Return h [output] of one input, with the parameters of `block` set to `values`."""
+        return self._call(self._with(block, values), example.unsqueeze(0)).squeeze(0)
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return a flat vector over parameters as a dict of tensors of their shapes."""
+        return {
+            name: flat[block.start : block.stop].reshape(self.shapes[name])
+            for name, block in self.parameters()
+        }
+
+    def name_at(self, position: int) -> str:
+        """Return the name of the parameter at a position of the flat vector."""
+        return next(name for name, b in self.parameters() if b.start <= position < b.stop)
+
+    def _with(self, block: Block, values: Tensor) -> dict[str, Tensor]:
+        # Only tensors that overlap the block depend on `values`, so that no gradient is
+        # taken with respect to the others.
+        named = {}
+        for name, own in self.parameters():
+            low, high = max(own.start, block.start), min(own.stop, block.stop)
+            if low < high:
+                inside = values[low - block.start : high - block.start]
+                parts = [self.theta[own.start : low], inside, self.theta[high : own.stop]]
+                flat = torch.cat(parts)
+            else:
+                flat = self.theta[own.start : own.stop]
+            named[name] = flat.reshape(self.shapes[name])
+        return named
+
+    def _call(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        output = functional_call(self.model, {**self._fixed, **parameters}, (inputs,))
+        if not isinstance(output, Tensor):
+            raise ShapeError(
+                f"the model must return one tensor [batch, output]; got a "
+                f"{type(output).__name__}. Wrap it in a module that returns the natural "
+                "parameters alone."
+            )
+        return output
+
+
+@contextlib.contextmanager
+def differentiable_kernels() -> Iterator[None]:
+    """Use attention kernels that have second derivatives; restore the setting afterwards."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def check_outputs(network: Network, inputs: Tensor, first_row: int, minimum: int) -> Tensor:
+    """Return h of a batch after checking its shape and values.
+
+    Raises:
+        ShapeError: it is not [batch, output] with at least `minimum` outputs.
+        DomainError: a value is not finite; the message names the input.
+    """
+    with torch.no_grad():
+        h = _explain_dtype(network, inputs)
+    if h.ndim != 2 or h.shape[0] != inputs.shape[0]:
+        raise ShapeError(
+            f"the model must map {list(inputs.shape)} to [{inputs.shape[0]}, output]; got "
+            f"{list(h.shape)}. Return one row of natural parameters per input"
+            + (", for a single output with .unsqueeze(-1)." if h.ndim == 1 else ".")
+        )
+    if h.shape[1] < minimum:
+        raise ShapeError(
+            f"the model returns {h.shape[1]} output(s) per input; this family needs at least "
+            f"{minimum}, one natural parameter each. Widen its last layer."
+        )
+    if not bool(h.isfinite().all()):
+        row = int((~h.isfinite()).any(dim=1).nonzero()[0, 0])
+        raise DomainError(
+            f"the model's output for input {first_row + row} is {h[row].tolist()[:5]}; expected "
+            "finite numbers. Check that input, and that training has not diverged."
+        )
+    return h
+
+
+def check_examples_independent(network: Network, inputs: Tensor, h: Tensor) -> None:
+    """Raise DomainError if h is random, or if it depends on the rest of the batch."""
+    tolerance = 1e3 * torch.finfo(h.dtype).eps * (1 + h.abs().max())
+    with torch.no_grad():
+        if (network.forward(inputs) - h).abs().max() > tolerance:
+            raise DomainError(
+                "two forward passes of the model on the same inputs differ; expected a "
+                "deterministic model. Switch sampling and dropout off, usually with model.eval()."
+            )
+        if inputs.shape[0] > 1 and (network.forward(inputs[:1]) - h[:1]).abs().max() > tolerance:
+            raise DomainError(
+                "the model's output for an input changes with the rest of the batch; expected "
+                "examples to be independent. Normalise with stored statistics, not the batch's."
+            )
+
+
+def _explain_dtype(network, inputs):
+    try:
+        return network.forward(inputs)
+    except RuntimeError as error:
+        if inputs.is_floating_point() or "dtype" not in str(error):
+            raise
+        raise DomainError(
+            f"the inputs are {inputs.dtype}, and the model, of dtype {network.dtype}, refuses "
+            f"them ({error}). Convert them with X.to({network.dtype})."
+        ) from None
+
+
+def _check_mode(model):
+    for name, module in model.named_modules():
+        shown = f"{type(module).__name__} at {name!r}" if name else type(module).__name__
+        recurrent = isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout
+        random = isinstance(module, _RANDOM_IN_TRAINING) and getattr(module, "p", 1) > 0
+        if module.training and (random or recurrent):
+            raise DomainError(
+                f"the model is in training mode with {shown}, which makes its output random; "
+                "expected a deterministic model. Call model.eval() first."
+            )
+        if isinstance(module, _BATCH_NORM) and (module.training or module.running_mean is None):
+            raise DomainError(
+                f"the model has {shown} that uses the batch's own statistics, so that examples "
+                "are not independent; expected stored statistics. Call model.eval() first"
+                + ("." if module.running_mean is not None else ", with track_running_stats=True.")
+            )
+
+
+def _check_parameters(trainable, named):
+    if not trainable:
+        raise UnsupportedError(
+            f"the model has no trainable parameter ({len(named)} frozen). "
+            "Set requires_grad=True on those to analyse."
+        )
+    dtypes = {p.dtype for p in trainable.values()}
+    if len(dtypes) > 1:
+        raise UnsupportedError(
+            f"the trainable parameters have mixed dtypes {sorted(map(str, dtypes))}; expected "
+            "one. Convert the model, for example with model.double()."
+        )
+    for name, parameter in trainable.items():
+        if not parameter.is_floating_point():
+            raise DomainError(f"parameter {name!r} is {parameter.dtype}; expected a real dtype.")
+        if not bool(parameter.isfinite().all()):
+            raise DomainError(
+                f"parameter {name!r} has values that are not finite; expected finite numbers. "
+                "Check that training has not diverged."
+            )

@@ -1,0 +1,487 @@
+"""`analyze` against exact enumeration over labels, and its mistakes."""
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import fimsym
+from fimsym.engine import derivatives
+from fimsym.engine.memory import budget
+from fimsym.engine.network import Block, Network
+from fimsym.errors import DomainError, ShapeError, SpecError, UnsupportedError
+from tests.reference import enumeration
+from tests.tolerances import ENUMERATION
+
+
+class Residual(nn.Module):
+    """LayerNorm, a residual branch and a bare parameter."""
+
+    def __init__(self, outputs=3):
+        super().__init__()
+        self.enter = nn.Linear(4, 5)
+        self.norm = nn.LayerNorm(5)
+        self.inner = nn.Linear(5, 5)
+        self.scale = nn.Parameter(torch.tensor([0.7]))
+        self.leave = nn.Linear(5, outputs)
+
+    def forward(self, x):
+        z = torch.tanh(self.enter(x))
+        z = z + self.scale * torch.nn.functional.gelu(self.inner(self.norm(z)))
+        return self.leave(z)
+
+
+class Attention(nn.Module):
+    """Tokens, an embedding, one attention layer; h from the mean over positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True)
+        self.leave = nn.Linear(4, 3)
+
+    def forward(self, tokens):
+        return self.leave(self.layer(self.embed(tokens)).mean(1))
+
+
+class Tied(nn.Module):
+    """One weight used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(torch.sigmoid(self.first(x)))
+
+
+class Recurrent(nn.Module):
+    """A GRU: vmapped gradients fail on it."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRU(2, 3, batch_first=True)
+        self.leave = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.leave(self.cell(x)[0][:, -1])
+
+
+def mlp(*sizes, activation=nn.Sigmoid, bias=True):
+    layers = []
+    for wide, narrow in itertools.pairwise(sizes):
+        layers += [nn.Linear(wide, narrow, bias=bias), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def convolution():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, stride=2, groups=2), nn.BatchNorm2d(4), nn.SiLU(),
+        nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
+def inputs(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+TOKENS = torch.randint(0, 7, (3, 5), generator=torch.Generator().manual_seed(2))
+
+NETWORKS = {
+    "mlp sigmoid": (lambda: mlp(4, 6, 5, 3), inputs(5, 4), "categorical", {}),
+    "mlp gaussian": (lambda: mlp(4, 6, 1, activation=nn.Tanh), inputs(5, 4), "gaussian", {}),
+    "two targets": (
+        lambda: mlp(4, 3, 2, activation=nn.Softplus),
+        inputs(4, 4),
+        "gaussian",
+        {"sigma": 0.3},
+    ),
+    "relu": (lambda: mlp(4, 6, 3, activation=nn.ReLU), inputs(5, 4), "categorical", {}),
+    "no bias": (
+        lambda: mlp(4, 5, 3, activation=nn.GELU, bias=False),
+        inputs(5, 4),
+        "categorical",
+        {},
+    ),
+    "layer norm": (Residual, inputs(5, 4), "categorical", {}),
+    "layer norm gaussian": (lambda: Residual(2), inputs(3, 4), "gaussian", {"sigma": 2.0}),
+    "convolution": (convolution, inputs(4, 2, 6, 6), "categorical", {}),
+    "attention": (Attention, TOKENS, "categorical", {}),
+    "tied": (Tied, inputs(5, 4), "categorical", {}),
+    "gru": (Recurrent, inputs(3, 4, 2), "categorical", {}),
+    "one input": (lambda: mlp(4, 6, 3), inputs(1, 4), "categorical", {}),
+}
+
+
+def build(factory):
+    torch.manual_seed(0)
+    return factory().double().eval()
+
+
+def flat(named):
+    return torch.cat([value.reshape(-1) for value in named.values()])
+
+
+def assert_close(value, truth, scale):
+    assert ((value - truth).abs() <= ENUMERATION * truth.abs() + 1e-12 * scale).all()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor:UserWarning")
+def test_equals_enumeration_over_labels(network):
+    factory, data, family, constants = NETWORKS[network]
+    model = build(factory)
+    given = fimsym.family(family).bind(constants)
+    got = fimsym.analyze(model, data, family=family, quantities="all", **constants)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        torch.backends.mha.set_fastpath_enabled(False)
+        truth = enumeration.moments(family, model, data, **given)
+        torch.backends.mha.set_fastpath_enabled(True)
+    scale = truth["fisher"].max()
+    assert_close(flat(got.fisher), truth["fisher"], scale)
+    assert_close(flat(got.fisher), truth["fisher_negative_hessian"], 1e3 * scale)
+    for name in ("variance_score_squared", "variance_negative_hessian", "covariance"):
+        assert_close(flat(getattr(got, name)), truth[name], max(scale**2, truth[name].max()))
+    if len(data) > 1:
+        assert_close(flat(got.input_variance), truth["input_variance"], scale**2)
+    assert {name: t.shape for name, t in got.fisher.items()} == {
+        name: p.shape for name, p in model.named_parameters()
+    }
+
+
+def test_layer_norm_in_nested_forward_mode_is_wrong_and_would_be_noticed(monkeypatch):
+    """The trap itself: jacfwd of jacfwd is silently wrong, and the check refuses it."""
+    model = build(Residual)
+
+    def nested_forward(network, block, data):
+        theta = network.theta[block.start : block.stop]
+
+        def one(example):
+            def h(values):
+                return network.of_block(block, values, example)
+
+            hessian = torch.func.jacfwd(torch.func.jacfwd(h))(theta)
+            return hessian.diagonal(dim1=-2, dim2=-1)
+
+        return torch.vmap(one)(data)
+
+    network, data = Network(model), inputs(2, 4)
+    whole = Block(0, network.size)
+    right = derivatives.hessian_forward_over_reverse(network, whole, data)
+    wrong = nested_forward(network, whole, data)
+    assert (wrong - right).abs().max() > 0.01 * right.abs().max()
+    ways = (derivatives.Way("nested forward", nested_forward), *derivatives.SECOND)
+    monkeypatch.setattr(derivatives, "SECOND", ways)
+    assert derivatives.choose_second(network, data[0], 3).name == "forward over reverse"
+
+
+def test_the_three_ways_of_second_derivatives_agree():
+    network, data = Network(build(Residual)), inputs(2, 4)
+    whole = Block(0, network.size)
+    values = [way.compute(network, whole, data) for way in derivatives.SECOND]
+    for value in values[1:]:
+        torch.testing.assert_close(value, values[0], rtol=1e-9, atol=1e-12)
+
+
+def test_relu_networks_and_last_layers_have_no_second_derivative():
+    got = fimsym.analyze(
+        build(lambda: mlp(4, 6, 3, activation=nn.ReLU)), inputs(5, 4), "categorical",
+        quantities="all",
+    )  # fmt: skip
+    assert flat(got.variance_negative_hessian).abs().max() == 0
+    got = fimsym.analyze(build(lambda: mlp(4, 6, 3)), inputs(5, 4), "categorical", quantities="all")
+    assert got.variance_negative_hessian["2.weight"].abs().max() == 0
+    assert got.variance_negative_hessian["0.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize("max_memory", [5_000, "200kB", "1GB"])
+def test_chunks_do_not_change_the_numbers(max_memory):
+    model, data = build(lambda: mlp(4, 6, 5, 3)), inputs(7, 4)
+    whole = fimsym.analyze(model, data, "categorical", quantities="all")
+    chunked = fimsym.analyze(model, data, "categorical", quantities="all", max_memory=max_memory)
+    for name in whole.values:
+        torch.testing.assert_close(
+            flat(chunked.values[name]), flat(whole.values[name]), rtol=1e-12, atol=1e-18
+        )
+    torch.testing.assert_close(flat(chunked.input_variance), flat(whole.input_variance))
+
+
+def test_any_form_of_data_gives_the_same():
+    model, data = build(lambda: mlp(4, 6, 3)), inputs(7, 4)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    whole = flat(fimsym.analyze(model, data, "categorical").fisher)
+    forms = [
+        data.numpy(),
+        data.float().double().numpy().astype(np.float64) * 0 + data.numpy(),
+        (data, labels),
+        (data.numpy(), labels.numpy()),
+        DataLoader(data, batch_size=3),
+        DataLoader(TensorDataset(data, labels), batch_size=2),
+        [data[:2], data[2:]],
+        [(data[:6], labels[:6]), (data[6:], labels[6:])],
+        iter([data[:2], data[2:2], data[2:]]),
+    ]
+    for form in forms:
+        got = fimsym.analyze(model, form, "categorical")
+        assert got.inputs == 7
+        torch.testing.assert_close(flat(got.fisher), whole, rtol=1e-12, atol=1e-18)
+
+
+def test_float32_models_are_close():
+    model, data = build(lambda: mlp(4, 6, 3)), inputs(7, 4)
+    exact = fimsym.analyze(model, data, "categorical", quantities="all")
+    rounded = fimsym.analyze(model.float(), data, "categorical", quantities="all")
+    for name in exact.values:
+        value, truth = flat(rounded.values[name]), flat(exact.values[name])
+        assert value.dtype == torch.float64
+        assert (value - truth).abs().max() < 1e-5 * truth.abs().max()
+
+
+def test_frozen_parameters_are_left_out_and_named():
+    model = build(lambda: mlp(4, 6, 3))
+    model[0].weight.requires_grad_(False)
+    got = fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")
+    assert got.frozen == ("0.weight",)
+    assert set(got.fisher) == {"0.bias", "2.weight", "2.bias"}
+    model[0].weight.requires_grad_(True)
+    whole = fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")
+    assert torch.equal(whole.fisher["0.bias"], got.fisher["0.bias"])
+
+
+def test_the_model_is_left_as_it_was():
+    model = build(Residual)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    fimsym.analyze(model, inputs(3, 4), "categorical", quantities="all")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert torch.backends.mha.get_fastpath_enabled() == fast_path
+
+
+def test_groups_frames_files_and_plots(tmp_path):
+    model = build(lambda: mlp(4, 6, 3))
+    got = fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")
+    assert [g.name for g in got.groups] == ["0", "2"]
+    assert got.groups[0].size == 30
+    assert got.groups[1].sums["fisher"] == pytest.approx(
+        float(got.fisher["2.weight"].sum() + got.fisher["2.bias"].sum())
+    )
+    assert list(got.to_frame().index) == ["0", "2"]
+    whole = fimsym.analyze(model, inputs(5, 4), "categorical", groups="model")
+    assert [g.name for g in whole.groups] == ["model"]
+    got.save(tmp_path / "out.safetensors")
+    again = fimsym.Analysis.load(tmp_path / "out.safetensors")
+    assert torch.equal(flat(again.covariance), flat(got.covariance))
+    assert (again.inputs, again.roads, again.frozen) == (5, got.roads, ())
+    assert again.groups == got.groups
+    assert got.plot().axes
+    with pytest.raises(DomainError, match="cannot write"):
+        got.save(tmp_path / "missing" / "out.safetensors")
+    (tmp_path / "broken").write_bytes(b"nonsense")
+    with pytest.raises(DomainError, match="cannot read"):
+        fimsym.Analysis.load(tmp_path / "broken")
+
+
+def test_what_was_not_asked_for_says_so(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a second derivative was taken")
+
+    monkeypatch.setattr(sys.modules["fimsym.engine.analyze"], "choose_second", refuse)
+    got = fimsym.analyze(build(lambda: mlp(4, 6, 3)), inputs(5, 4), "categorical")
+    with pytest.raises(UnsupportedError, match=r"covariance was not computed.*quantities="):
+        _ = got.covariance
+
+
+@pytest.mark.parametrize("quantity", ["fisher", "variance_negative_hessian", ("covariance",)])
+def test_each_quantity_alone(quantity):
+    model, data = build(lambda: mlp(4, 6, 3)), inputs(5, 4)
+    alone = fimsym.analyze(model, data, "categorical", quantities=quantity)
+    whole = fimsym.analyze(model, data, "categorical", quantities="all")
+    (name,) = alone.values
+    torch.testing.assert_close(flat(alone.values[name]), flat(whole.values[name]))
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + torch.randn(x.shape[0], self.out_features, dtype=x.dtype)
+
+
+class AcrossBatch(nn.Linear):
+    def forward(self, x):
+        return super().forward(x - x.mean(0))
+
+
+class Tuple(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class Flat(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)[:, 0]
+
+
+class RootOfZero(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + (self.weight * 0).abs().sqrt().sum()
+
+
+MISTAKES = {
+    "empty": (lambda: mlp(4, 3), inputs(0, 4), {}, ShapeError, "data is empty"),
+    "empty iterable": (lambda: mlp(4, 3), [], {}, ShapeError, "data is empty"),
+    "nan input": (
+        lambda: mlp(4, 3),
+        torch.cat([inputs(2, 4), torch.full((1, 4), math.nan).double()]),
+        {},
+        DomainError,
+        "input 2 holds a NaN",
+    ),
+    "text": (lambda: mlp(4, 3), "digits.csv", {}, DomainError, "data must be a tensor"),
+    "integers": (lambda: mlp(4, 3), torch.ones(2, 4).long(), {}, DomainError, "int64.*Convert"),
+    "one class": (lambda: mlp(4, 1), inputs(2, 4), {}, ShapeError, "at least 2"),
+    "label too large": (
+        lambda: mlp(4, 3),
+        (inputs(2, 4), torch.tensor([0, 3])),
+        {},
+        ShapeError,
+        "label 3 of input 1",
+    ),
+    "targets of another width": (
+        lambda: mlp(4, 3),
+        (inputs(2, 4), inputs(2, 2)),
+        {"family": "gaussian"},
+        ShapeError,
+        r"3 output\(s\), the labels 2",
+    ),
+    "flat output": (lambda: Flat(4, 3), inputs(2, 4), {}, ShapeError, "unsqueeze"),
+    "tuple output": (lambda: Tuple(4, 3), inputs(2, 4), {}, ShapeError, "tuple"),
+    "unknown family": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"family": "gausian"},
+        SpecError,
+        "Did you mean 'gaussian'",
+    ),
+    "no family": (lambda: mlp(4, 3), inputs(2, 4), {"family": None}, SpecError, "no family given"),
+    "unknown quantity": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"quantities": ("fischer",)},
+        SpecError,
+        "'fisher'",
+    ),
+    "unknown link": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"link": "probit"},
+        UnsupportedError,
+        "natural",
+    ),
+    "unknown grouping": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"groups": "layers"},
+        SpecError,
+        "'layer'",
+    ),
+    "unknown constant": (lambda: mlp(4, 3), inputs(2, 4), {"sigma": 1.0}, SpecError, "none"),
+    "sigma": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"family": "gaussian", "sigma": 0},
+        DomainError,
+        "sigma",
+    ),
+    "memory": (lambda: mlp(4, 3), inputs(2, 4), {"max_memory": "lots"}, SpecError, "2GB"),
+    "random": (lambda: Noisy(4, 3), inputs(2, 4), {}, DomainError, "two forward passes"),
+    "across the batch": (
+        lambda: AcrossBatch(4, 3),
+        inputs(2, 4),
+        {},
+        DomainError,
+        "rest of the batch",
+    ),
+    "diverged": (
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.Threshold(1e9, math.inf)),
+        inputs(2, 4),
+        {},
+        DomainError,
+        "output for input 0",
+    ),
+    "infinite derivative": (
+        lambda: RootOfZero(4, 3),
+        inputs(2, 4),
+        {},
+        UnsupportedError,
+        "first derivative.*'weight'",
+    ),
+    "nothing trainable": (
+        lambda: mlp(4, 3).requires_grad_(False),
+        inputs(2, 4),
+        {},
+        UnsupportedError,
+        "no trainable",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_explained(mistake):
+    factory, data, options, error, message = MISTAKES[mistake]
+    with pytest.raises(error, match=message):
+        fimsym.analyze(build(factory), data, **{"family": "categorical", **options})
+
+
+def test_no_module():
+    with pytest.raises(UnsupportedError, match=r"torch\.nn\.Module"):
+        fimsym.analyze(lambda x: x, inputs(2, 4), "categorical")
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Dropout(0.5), nn.BatchNorm1d(4), nn.AlphaDropout(0.1), nn.RReLU()], ids=str
+)
+def test_training_mode(layer):
+    model = nn.Sequential(nn.Linear(4, 4), layer, nn.Linear(4, 3)).double().train()
+    with pytest.raises(DomainError, match=r"model\.eval\(\)"):
+        fimsym.analyze(model, inputs(2, 4), "categorical")
+    assert fimsym.analyze(model.eval(), inputs(2, 4), "categorical").inputs == 2
+    plain = mlp(4, 5, 3).double().train()
+    assert fimsym.analyze(plain, inputs(2, 4), "categorical").inputs == 2
+
+
+def test_no_second_derivative_is_named_and_first_ones_still_work():
+    class Model(nn.Linear):
+        def forward(self, x):
+            return torch.cdist(super().forward(x), torch.ones(3, 3, dtype=x.dtype), p=1.5)
+
+    model = build(lambda: Model(4, 3))
+    with pytest.raises(UnsupportedError, match="no second derivatives"):
+        fimsym.analyze(model, inputs(2, 4), "categorical", quantities="all")
+    assert fimsym.analyze(model, inputs(2, 4), "categorical").inputs == 2
+
+
+def test_budget_reads_sizes():
+    device = torch.device("cpu")
+    assert budget("2GB", device) == 2 * 10**9
+    assert budget(" 1.5 MiB", device) == 1_500_000
+    assert budget(12345, device) == 12345
+    assert 10**7 <= budget(None, device) <= 10**9
+    for wrong in (0, -1, "GB", "1.2.3GB", "0"):
+        with pytest.raises(SpecError):
+            budget(wrong, device)
+
+
+def test_blocks_cover_every_parameter_once():
+    network = Network(build(lambda: mlp(4, 6, 5, 3)))
+    for limit in (1, 7, 30, 10**6):
+        blocks = network.blocks(limit)
+        assert [b.start for b in blocks[1:]] == [b.stop for b in blocks[:-1]]
+        assert (blocks[0].start, blocks[-1].stop) == (0, network.size)
+        assert max(b.size for b in blocks) <= limit
