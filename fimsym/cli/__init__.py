@@ -1,0 +1,5 @@
+"""The command: parse, call, print."""
+
+from fimsym.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,206 @@
+"""Every subcommand. Heavy imports happen inside, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fimsym import __version__
+from fimsym.errors import FimsymError, SpecError
+
+
+class Commands(click.Group):
+    """A group whose commands report `FimsymError` in a line and exit with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, turning expected errors into messages."""
+        try:
+            return super().invoke(ctx)
+        except FimsymError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fimsym")
+def main() -> None:
+    """Fisher information diagonals with error bars.
+
+    Write down a log-partition; get back proven formulas, stable vectorised torch code, and
+    a network's Fisher diagonal with the variances of its estimators.
+
+    Exit status: 0 agreed or done, 1 disagreed, 2 bad input.
+    """
+
+
+@main.command("families")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_families(as_json: bool) -> None:
+    """List the built-in output families."""
+    from fimsym.families import families, family
+
+    specs = [family(name) for name in families()]
+    if as_json:
+        _print_json([json.loads(spec.canonical()) for spec in specs])
+        return
+    rows = [
+        (
+            spec.name,
+            spec.title,
+            spec.sufficient_statistic,
+            spec.log_partition + (" (per output)" if spec.structure == "independent" else ""),
+            f"{spec.domain}^{spec.axis}",
+            ", ".join(f"{c.name}={c.default:g}" for c in spec.constants) or "–",
+        )
+        for spec in specs
+    ]
+    _print_table(("name", "law of y", "t(y)", "F(h)", "h in", "constants"), rows)
+
+
+@main.command("derive")
+@click.argument("name")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["pretty", "latex", "json"]),
+    default="pretty",
+    show_default=True,
+    help="How to print the formulas.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def derive_command(name: str, style: str, as_json: bool) -> None:
+    """Derive and prove a family's formulas from its log-partition.
+
+    NAME is a family of `fimsym families`.
+    """
+    from fimsym.derivation import derive
+    from fimsym.derivation.record import as_dict, pretty
+
+    derivation = derive(name)
+    if as_json or style == "json":
+        _print_json(as_dict(derivation))
+    elif style == "latex":
+        click.echo(derivation.latex())
+    else:
+        click.echo(pretty(derivation))
+
+
+@main.command("generate")
+@click.argument("name", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a file.")
+@click.option("--all", "everything", is_flag=True, help="Rewrite every checked-in evaluator.")
+@click.option("--check", is_flag=True, help="Exit 1 if a checked-in evaluator is stale.")
+def generate_command(name: str | None, output: Path | None, everything: bool, check: bool) -> None:
+    """Generate a family's evaluators as one torch module.
+
+    NAME is a family of `fimsym families`; its source goes to standard output or to FILE.
+    """
+    from fimsym import codegen
+    from fimsym.report.files import write
+
+    if sum((name is not None, everything, check)) != 1:
+        raise SpecError("expected exactly one of NAME, --all and --check.")
+    if check:
+        _check_generated(codegen.stale())
+    elif everything:
+        changed = codegen.regenerate()
+        click.echo(f"rewrote {', '.join(changed)}" if changed else "nothing has changed")
+    elif output is not None:
+        write(output, codegen.generate(name or ""))
+        click.echo(f"wrote {output}")
+    else:
+        click.echo(codegen.generate(name or ""), nl=False)
+
+
+@main.command("validate")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--samples", default=100_000, show_default=True, help="Labels for each input and parameter."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of data split, training, labels.")
+@click.option("--inputs", default=16, show_default=True, help="Held-out inputs per network.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    default=Path("fimsym-validation.html"),
+    show_default=True,
+    help="Where to write the HTML report.",
+)
+@click.option("--no-report", is_flag=True, help="Write no HTML report.")
+def validate_command(
+    names: tuple[str, ...],
+    samples: int,
+    seed: int,
+    inputs: int,
+    as_json: bool,
+    report: Path,
+    no_report: bool,
+) -> None:
+    """Check closed forms against Monte Carlo on networks trained on real data.
+
+    Every NAME is a family; without one, all are checked. Exit status 1 means that a closed
+    form was rejected.
+    """
+    from fimsym.report.files import check_writable, write
+    from fimsym.report.plots import require_matplotlib
+
+    if not no_report:
+        require_matplotlib()
+        check_writable(report)
+    from fimsym.validation import validate
+    from fimsym.validation.page import HEADER, page, row, summary
+
+    result = validate(names, samples, seed, inputs, progress=not as_json)
+    if not no_report:
+        write(report, page(result, "fimsym " + shlex.join(sys.argv[1:])))
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        for model in result.models:
+            title = f"{model.task.title}; {model.task.quality}"
+            _print_table(HEADER, [row(c) for c in model.agreement.comparisons], title)
+        verdict = "agreed" if result.agrees else "DISAGREED"
+        click.echo(f"{verdict}: {summary(result)}, {result.seconds:.0f} s")
+        if not no_report:
+            click.echo(f"report: {report}")
+    sys.exit(0 if result.agrees else 1)
+
+
+def _check_generated(stale):
+    import difflib
+
+    for name, present, fresh in stale:
+        lines = difflib.unified_diff(
+            present.splitlines(), fresh.splitlines(), f"checked in: {name}", "derived", lineterm=""
+        )
+        click.echo("\n".join(lines))
+    if stale:
+        click.echo("generated code is stale; run: make generate", err=True)
+        sys.exit(1)
+    click.echo("generated code is up to date")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]], title: str = "") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, name in enumerate(header):
+        numeric = "closed form" in header and 2 <= number < len(header) - 1
+        table.add_column(name, justify="right" if numeric else "left")
+    for cells in rows:
+        style = "bold red" if "DISAGREES" in cells else None
+        table.add_row(*(cell.replace("[", r"\[") for cell in cells), style=style)
+    console.print(table)
