@@ -137,8 +137,9 @@ class _Run:
         self.outputs = h.shape[1]
         self.chunks = []
         if _FIRST_ORDER & set(self.asked):
-            self.first = choose_first(self.network, inputs[0], self.outputs)
-            self.chunks.append(first_order_chunks(self.network, self.outputs, self.limit))
+            chunks = first_order_chunks(self.network, self.outputs, self.limit)
+            self.first = choose_first(self.network, inputs[0], self.outputs, chunks[0])
+            self.chunks.append(chunks)
         if _SECOND_ORDER & set(self.asked):
             self.second = choose_second(self.network, inputs[0], self.outputs)
             self.chunks.append(second_order_chunks(self.network, self.outputs, self.limit))
