@@ -23,6 +23,7 @@ FUNCTIONS = {
     "AxisMin": "torch.amin({0}, dim=-2, keepdim=True)",
     "Others": "runtime.others({0})",
     "Balance": "runtime.balance({0})",
+    "Root": "torch.exp(torch.log_softmax({0}, dim=-2) / 2)",
 }
 """Code of every function of one argument."""
 

@@ -1,10 +1,10 @@
 """Rewrite stable forms so that they are accurate relative to themselves.
 
-Two differences still cancel for laws with a log-sum-exp partition. Both vanish when u
-and v are taken relative to the most probable output:
+Two differences still cancel for laws with a log-sum-exp partition, and a product loses
+range:
 
-* u − ū, where one output has nearly all the probability: shifting by u_top first leaves
-  a mean that is as small as the other probabilities.
+* u − ū, where one output has nearly all the probability: taking u relative to that output
+  first leaves a mean that is as small as the other probabilities.
 * ũ² − I, where two outputs share the probability evenly: there Î₁ hardly varies. With
   the two most probable outputs 1 and 2, g_i = (u_i − u_1)(u_i − u_2), and s the mean of
   u relative to the midpoint of u_1 and u_2,
@@ -13,6 +13,7 @@ and v are taken relative to the most probable output:
 
   in which g vanishes at both. In s their probabilities enter as p_1 − p_2, which is
   computed as −p_1 expm1(h_2 − h_1).
+* p x², where p underflows and x is large: it is computed as (√p x)², with √p from log p.
 """
 
 from __future__ import annotations
@@ -42,6 +43,21 @@ _product = sp.IndexedBase("product", real=True)
 _mean_product, _offset = sp.symbols("mean_product offset", real=True)
 
 
+_weighted = {
+    base: sp.IndexedBase(f"weighted_{name}", real=True)
+    for base, name in ((u, "u"), (v, "v"), (stable.excess, "excess"))
+}
+_root = sp.IndexedBase("root", real=True)
+
+
+class Root(AxisFunction):
+    """√p_i, from log p_i."""
+
+    def in_probabilities(self) -> sp.Expr:
+        """Return the same in p, for proofs."""
+        return sp.sqrt(probability[self.args[0].indices[0]])
+
+
 class Balance(AxisFunction):
     """p_i with p_1 − p_2 at the most probable output and zero at the second."""
 
@@ -66,7 +82,7 @@ def program(family: Family) -> tuple[Definition, ...]:
         return readable
     rewritten: list[Definition] = []
     for line in readable:
-        rewritten += _REWRITE.get(line.name, lambda family, line: [line])(family, line)
+        rewritten += _REWRITE.get(line.name, _in_weighted)(family, line)
     stable.check_program(tuple(rewritten), raw)
     return tuple(rewritten)
 
@@ -92,9 +108,16 @@ def _shift(base):
 def _centre(base):
     def lines(family, line):
         expression = _shifted[base][index] - stable.mean_of[base]
-        return [Definition(line.name, line.symbol, expression, line.meaning)]
+        return [
+            Definition(line.name, line.symbol, expression, line.meaning),
+            _weigh(base, line.symbol),
+        ]
 
     return lines
+
+
+def _probability(family, line):
+    return [line, Definition("root", _root[index], Root(h[index]), "square root of p")]
 
 
 def _excess(family, line):
@@ -109,22 +132,39 @@ def _excess(family, line):
         ),
         Definition("offset", _offset, offset, "mean of u relative to the two's midpoint"),
         Definition(line.name, line.symbol, excess, line.meaning),
+        _weigh(stable.excess, line.symbol),
     ]
 
 
-def _third(family, line):
-    """Use Σ p ũ³ = Σ p (ũ² − I) ũ, since Σ p ũ = 0."""
-    cubes = total(family, probability[index] * stable.centred[u][index] ** 3)
-    product = probability[index] * stable.excess[index] * stable.centred[u][index]
-    expression = line.expression.xreplace({cubes: total(family, product)})
-    return [Definition(line.name, line.symbol, expression, line.meaning)]
+def _weigh(base, symbol):
+    """Return the line √p x of an indexed quantity x."""
+    weighted = _weighted[base]
+    return Definition(str(weighted.label), weighted[index], _root[index] * symbol, "times √p")
+
+
+def _in_weighted(family, line):
+    """Write Σ p x y as Σ (√p x)(√p y), and Σ p ũ³ as Σ p (ũ² − I) ũ, since Σ p ũ = 0."""
+    p, excess = probability[index], stable.excess[index]
+    centred_u, centred_v = stable.centred[u][index], stable.centred[v][index]
+    of_u, of_v, of_excess = (_weighted[base][index] for base in (u, v, stable.excess))
+    sums = {
+        p * centred_u**2: of_u**2,
+        p * centred_v**2: of_v**2,
+        p * excess**2: of_excess**2,
+        p * excess * centred_v: of_excess * of_v,
+        p * centred_u**3: of_excess * of_u,
+    }
+    replaced = line.expression.xreplace(
+        {total(family, old): total(family, new) for old, new in sums.items()}
+    )
+    return [Definition(line.name, line.symbol, replaced, line.meaning)]
 
 
 _REWRITE = {
+    "probability": _probability,
     "mean_u": _shift(u),
     "centred_u": _centre(u),
     "excess": _excess,
-    "third": _third,
     "mean_v": _shift(v),
     "centred_v": _centre(v),
 }

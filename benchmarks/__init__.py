@@ -1,0 +1,1 @@
+"""What was reached: accuracy and speed, printed as tables. Run as ``python -m benchmarks.<name>``."""
