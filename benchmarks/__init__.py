@@ -1,1 +1,1 @@
-"""What was reached: accuracy and speed, printed as tables. Run as ``python -m benchmarks.<name>``."""
+"""What was reached, printed as tables: ``python -m benchmarks.<name>``."""

@@ -162,9 +162,21 @@ def test_central_moments_of_the_statistic():
     sigma, m = sp.Symbol("sigma", positive=True), sp.Symbol("m", integer=True, positive=True)
     found = fimsym.derive("gaussian").central_moments
     squares = sp.Sum(u[index] ** 2, (index, 1, m))
-    assert normal(found[2] - sigma**2 * squares) == 0
-    assert found[3] == 0
-    assert normal(found[4] - 3 * sigma**4 * squares**2) == 0
+    assert normal(found[2, 0] - sigma**2 * squares) == 0
+    assert found[3, 0] == found[1, 0] == 0
+    assert normal(found[4, 0] - 3 * sigma**4 * squares**2) == 0
+    cumulants = fimsym.derive("gaussian").cumulants
+    assert normal(cumulants[4, 0] - found[4, 0] + 3 * found[2, 0] ** 2) == 0
+
+
+def test_means_of_several_labels():
+    derivation = fimsym.derive("categorical")
+    count = sp.Symbol("N", integer=True, positive=True)
+    variance = derivation.variance_score_squared
+    assert derivation.of_mean("variance_score_squared") == variance / count
+    assert derivation.of_mean("variance_score_squared", 4) == variance / 4
+    with pytest.raises(SpecError, match="does not shrink"):
+        derivation.of_mean("fisher")
 
 
 def test_normal_form_decides_identities():

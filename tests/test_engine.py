@@ -249,6 +249,7 @@ def test_frozen_parameters_are_left_out_and_named():
     model[0].weight.requires_grad_(False)
     got = fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")
     assert got.frozen == ("0.weight",)
+    assert repr(got).endswith("left out, not requiring grad: 0.weight")
     assert set(got.fisher) == {"0.bias", "2.weight", "2.bias"}
     model[0].weight.requires_grad_(True)
     whole = fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")

@@ -108,7 +108,7 @@ def test_relative_accuracy_near_an_even_split(gap):
 
 
 def test_probabilities_that_underflow_keep_their_digits():
-    """p = 1e-42 is not representable in float32, but p u⁴ is."""
+    """In float32 the probability 1e-42 is not representable, but p u⁴ is."""
     h, u = [0.0, -97.0, -99.0], [1.0, 150.0, -80.0]
     column = torch.tensor(u).unsqueeze(-1)
     got = fimsym.evaluator("categorical").moments(torch.tensor(h), column, column)

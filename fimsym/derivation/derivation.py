@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import sympy as sp
 
 from fimsym.derivation import accurate, bounds, moments, stable
+from fimsym.derivation.cumulants import cumulant
 from fimsym.derivation.normal import Definition, inline, letter_sums, unroll
 from fimsym.derivation.proofs import Proof, identities, prove
 from fimsym.derivation.symbols import (
     axis,
     constants,
     h,
+    labels,
     log_partition,
     u,
     v,
@@ -39,6 +41,9 @@ NAMES = {
 """LaTeX name of every defined quantity."""
 
 
+_ORDERS = ((1, 0), (2, 0), (3, 0), (4, 0), (0, 1), (0, 2), (2, 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Derivation:
     """What follows from one log-partition F, with C (or m) outputs symbolic.
@@ -56,7 +61,8 @@ class Derivation:
         variance_score_squared: V₁, the variance of Î₁ = s².
         variance_negative_hessian: V₂, the variance of Î₂ = −∂²ℓ.
         covariance: Cov(Î₁, Î₂).
-        central_moments: E⟨u, t−η⟩^k from the density, for k = 2, 3, 4.
+        cumulants: κ_ab by differentiating F (route a), by (a, b).
+        central_moments: E[s^a w^b] from the density (route b), by (a, b).
         definitions: The same quantities line by line, in stable form.
         program: The same again, as code is generated: accurate to the last digits.
         bounds: Theorem 4.1's constants: fisher_min, fisher_max, quartic_min, quartic_max.
@@ -72,7 +78,8 @@ class Derivation:
     variance_score_squared: sp.Expr
     variance_negative_hessian: sp.Expr
     covariance: sp.Expr
-    central_moments: dict[int, sp.Expr]
+    cumulants: dict[tuple[int, int], sp.Expr]
+    central_moments: dict[tuple[int, int], sp.Expr]
     definitions: tuple[Definition, ...]
     program: tuple[Definition, ...]
     bounds: dict[str, sp.Expr]
@@ -102,6 +109,21 @@ class Derivation:
                 f"got {outputs}."
             )
         return tensors(self.family, outputs)
+
+    def of_mean(self, quantity: str, count: sp.Expr | int = labels) -> sp.Expr:
+        """Return V₁, V₂ or the covariance for estimators that average `count` labels.
+
+        Args:
+            quantity: Its name; it is the variance or covariance for one label.
+            count: Number of independent labels, the symbol N by default.
+        """
+        variances = ("variance_score_squared", "variance_negative_hessian", "covariance")
+        if quantity not in variances:
+            raise SpecError(
+                f"{quantity!r} does not shrink with labels; expected one of "
+                f"{', '.join(variances)}.{nearest(quantity, variances)}"
+            )
+        return self._look_up(quantity) / count
 
     def explicit(self, quantity: str | sp.Expr, outputs: int) -> sp.Expr:
         """Return a quantity with its sums written out for `outputs` outputs."""
@@ -195,9 +217,8 @@ def _derive(spec: Family) -> Derivation:
         family=spec,
         log_partition=log_partition(spec),
         mean=inline(moments.mean(spec), softmax, level=1),
-        central_moments={
-            order: inline(moments.score_moment(spec, order, 0), softmax) for order in (2, 3, 4)
-        },
+        cumulants={key: inline(cumulant(spec, *key), softmax) for key in _ORDERS},
+        central_moments={key: inline(moments.score_moment(spec, *key), softmax) for key in _ORDERS},
         definitions=program,
         program=accurate.program(spec),
         bounds={

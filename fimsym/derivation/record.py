@@ -45,7 +45,8 @@ def as_dict(derivation: Derivation) -> dict[str, Any]:
             for line in derivation.definitions
         ],
         "quantities": {name: str(getattr(derivation, name)) for name in QUANTITIES},
-        "central_moments": {str(k): str(v) for k, v in derivation.central_moments.items()},
+        "cumulants": {f"{a},{b}": str(v) for (a, b), v in derivation.cumulants.items()},
+        "central_moments": {f"{a},{b}": str(v) for (a, b), v in derivation.central_moments.items()},
         "bounds": {name: str(value) for name, value in derivation.bounds.items()},
         "proofs": [
             {"name": p.name, "statement": p.statement, "residual": str(p.residual)}

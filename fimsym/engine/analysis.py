@@ -42,7 +42,7 @@ class Group:
     sums: Mapping[str, float]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Analysis:
     """Exact Fisher diagonal of a network and the variances of its estimators.
 
@@ -103,6 +103,22 @@ class Analysis:
         for name in self.roads:
             members.setdefault(group_name(name, self.grouping), []).append(name)
         return tuple(self._group(name, names) for name, names in members.items())
+
+    def __repr__(self) -> str:
+        constants = "".join(f", {name}={value:g}" for name, value in self.constants.items())
+        columns = [f"{name:>26}" for name in self.values]
+        width = max(len(group.name) for group in self.groups)
+        lines = [
+            f"Analysis: {self.family}{constants}; {self.inputs} inputs, {self.outputs} outputs; "
+            f"sums over each {self.grouping}",
+            f"{'':{width}} {'size':>10}" + "".join(columns),
+        ]
+        for group in self.groups:
+            cells = [f"{group.sums[name]:26.6g}" for name in self.values]
+            lines.append(f"{group.name:{width}} {group.size:10}" + "".join(cells))
+        if self.frozen:
+            lines.append(f"left out, not requiring grad: {', '.join(self.frozen)}")
+        return "\n".join(lines)
 
     def to_frame(self) -> Any:
         """Return the groups as a pandas DataFrame, one row each."""

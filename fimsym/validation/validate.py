@@ -72,7 +72,7 @@ class ModelReport:
         return self.agreement.agrees and self.autograd_gap <= _SPOT_TOLERANCE
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Validation:
     """The verdict on every network of a run.
 
@@ -94,6 +94,13 @@ class Validation:
     def agrees(self) -> bool:
         """No closed form was rejected."""
         return all(model.agrees for model in self.models)
+
+    def __repr__(self) -> str:
+        verdicts = ", ".join(
+            f"{model.task.name}: {'agreed' if model.agrees else 'disagreed'}"
+            for model in self.models
+        )
+        return f"Validation({verdicts}; {self.tests} tests, {self.samples} labels each)"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, for JSON."""
