@@ -173,13 +173,29 @@ def test_layer_norm_in_nested_forward_mode_is_wrong_and_would_be_noticed(monkeyp
         return torch.vmap(one)(data)
 
     network, data = Network(model), inputs(2, 4)
-    whole = Block(0, network.size)
+    h, whole = model(data).detach(), Block(0, network.size)
     right = derivatives.hessian_forward_over_reverse(network, whole, data)
     wrong = nested_forward(network, whole, data)
     assert (wrong - right).abs().max() > 0.01 * right.abs().max()
     ways = (derivatives.Way("nested forward", nested_forward), *derivatives.SECOND)
     monkeypatch.setattr(derivatives, "SECOND", ways)
-    assert derivatives.choose_second(network, data[0], 3).name == "forward over reverse"
+    take = derivatives.Differentiator(network, "second")
+    for start in range(0, network.size, 4):
+        block = Block(start, min(start + 4, network.size))
+        take(block, data, h, 0)
+    assert take.way == "forward over reverse"
+    torch.testing.assert_close(take(whole, data, h, 0), right)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 7])
+def test_gradients_that_vmap_gets_wrong_are_taken_another_way(batch):
+    """PReLU under vmap mixes inputs and outputs when there are as many of each."""
+    model = build(lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU(), nn.Linear(6, 3)))
+    data = inputs(7, 4)
+    got = fimsym.analyze(model, DataLoader(data, batch_size=batch), "categorical", quantities="all")
+    truth = enumeration.moments("categorical", model, data)
+    for name in got.values:
+        assert_close(flat(got.values[name]), truth[name], truth["fisher"].max())
 
 
 def test_the_three_ways_of_second_derivatives_agree():
@@ -294,7 +310,7 @@ def test_what_was_not_asked_for_says_so(monkeypatch):
     def refuse(*_):
         raise AssertionError("a second derivative was taken")
 
-    monkeypatch.setattr(sys.modules["fimsym.engine.analyze"], "choose_second", refuse)
+    monkeypatch.setattr(sys.modules["fimsym.engine.derivatives"], "_curvatures_along", refuse)
     got = fimsym.analyze(build(lambda: mlp(4, 6, 3)), inputs(5, 4), "categorical")
     with pytest.raises(UnsupportedError, match=r"covariance was not computed.*quantities="):
         _ = got.covariance
@@ -423,6 +439,7 @@ MISTAKES = {
         UnsupportedError,
         "first derivative.*'weight'",
     ),
+    "wrong width": (lambda: mlp(4, 3), inputs(2, 5), {}, ShapeError, r"refuses a batch.*\[2, 5\]"),
     "nothing trainable": (
         lambda: mlp(4, 3).requires_grad_(False),
         inputs(2, 4),
@@ -431,6 +448,37 @@ MISTAKES = {
         "no trainable",
     ),
 }
+
+
+def test_dependence_on_the_batch_is_noticed_in_any_batch():
+    data = inputs(5, 4)
+    with pytest.raises(DomainError, match="output for input 1 changes with the rest"):
+        fimsym.analyze(build(lambda: AcrossBatch(4, 3)), [data[:1], data[1:]], "categorical")
+
+    class Branch(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (2 if bool((x > 0).all()) else 1)
+
+    positive = inputs(2, 4).abs()
+    with pytest.raises(DomainError, match="output for input 2 changes"):
+        fimsym.analyze(
+            build(lambda: Branch(4, 3)), [positive, torch.cat([positive, -positive])], "categorical"
+        )
+
+
+def test_buffers_of_the_model_are_left_alone():
+    class Counting(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 3)
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x):
+            self.count.add_(1)
+            return super().forward(x)
+
+    model = build(Counting)
+    fimsym.analyze(model, inputs(3, 4), "categorical")
+    assert model.count == 0
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

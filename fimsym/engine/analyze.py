@@ -14,7 +14,7 @@ from fimsym.engine.analysis import (
     check_grouping,
     check_quantities,
 )
-from fimsym.engine.derivatives import Way, choose_first, choose_second, require_finite
+from fimsym.engine.derivatives import Differentiator
 from fimsym.engine.memory import budget, first_order_chunks, second_order_chunks
 from fimsym.engine.network import (
     Block,
@@ -105,8 +105,9 @@ class _Run:
         self.sums = Accumulator(asked, network.size, network.device)
         self.count = 0
         self.outputs = 0
-        self.first: Way | None = None
-        self.second: Way | None = None
+        wanted = set(asked)
+        self.first = Differentiator(network, "first") if _FIRST_ORDER & wanted else None
+        self.second = Differentiator(network, "second") if _SECOND_ORDER & wanted else None
 
     def analyze(self, data, grouping, show) -> Analysis:
         total = inputs_of.length(data)
@@ -118,8 +119,9 @@ class _Run:
 
     def _add(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
         h = check_outputs(self.network, inputs, self.count, self.spec.minimum_outputs)
+        check_examples_independent(self.network, inputs, h, self.count)
         if self.count == 0:
-            self._start(inputs, h)
+            self._start(h.shape[1])
         _check_width(h, self.outputs)
         if labels is not None:
             inputs_of.check_labels(labels, self.outputs, self.count)
@@ -131,25 +133,18 @@ class _Run:
                 advance(block.size * len(h[part]))
             self.count += len(h[part])
 
-    def _start(self, inputs, h):
-        """Fix the number of outputs, the chunks and the ways of taking derivatives."""
-        check_examples_independent(self.network, inputs, h)
-        self.outputs = h.shape[1]
+    def _start(self, outputs: int) -> None:
+        """Fix the number of outputs and the chunks."""
+        self.outputs = outputs
         self.chunks = []
-        if _FIRST_ORDER & set(self.asked):
-            chunks = first_order_chunks(self.network, self.outputs, self.limit)
-            self.first = choose_first(self.network, inputs[0], self.outputs, chunks[0])
-            self.chunks.append(chunks)
-        if _SECOND_ORDER & set(self.asked):
-            self.second = choose_second(self.network, inputs[0], self.outputs)
-            self.chunks.append(second_order_chunks(self.network, self.outputs, self.limit))
+        if self.first:
+            self.chunks.append(first_order_chunks(self.network, outputs, self.limit))
+        if self.second:
+            self.chunks.append(second_order_chunks(self.network, outputs, self.limit))
 
     def _add_block(self, block: Block, inputs: Tensor, h: Tensor) -> None:
-        u = self.first.compute(self.network, block, inputs) if self.first else None
-        v = self.second.compute(self.network, block, inputs) if self.second else None
-        for order, value in (("first", u), ("second", v)):
-            if value is not None:
-                require_finite(self.network, block, value, order, self.count)
+        u = self.first(block, inputs, h, self.count) if self.first else None
+        v = self.second(block, inputs, h, self.count) if self.second else None
         if u is None:
             values = {
                 "variance_negative_hessian": self.module.variance_negative_hessian(
@@ -181,7 +176,7 @@ class _Run:
             input_variance=spread,
             grouping=grouping,
             roads=dict.fromkeys(network.names, "functional"),
-            ways={order: way.name for order, way in ways.items() if way},
+            ways={order: taken.way for order, taken in ways.items() if taken},
             frozen=network.frozen,
         )
 

@@ -1,9 +1,9 @@
 """u = ∂h/∂θ and v = ∂²h/∂θ² per example, by the functional road.
 
-Second derivatives in forward mode alone are silently wrong through some layers of torch
-(nested jvp through LayerNorm, for one). So every way of taking them that is used here is
-first compared with plain double backward on a few parameters of every tensor, and the
-first way that agrees is taken.
+Batched derivatives of torch are silently wrong for some layers: nested forward mode
+through LayerNorm, or vmapped gradients of PReLU when there are as many inputs as outputs.
+So nothing is trusted: every chunk is compared with plain backward passes on one of its
+inputs, and where a way of differentiating disagrees or fails the next slower one takes over.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from fimsym.errors import UnsupportedError
 Derivative = Callable[[Network, Block, Tensor], Tensor]
 """(network, block, inputs [batch, …]) -> [batch, output, param]."""
 
-_PROBES_PER_PARAMETER = 2
-_PROBED_OUTPUTS = 4
+_PROBES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +62,14 @@ def hessian_reverse_over_reverse(network: Network, block: Block, inputs: Tensor)
 
 def hessian_by_loop(network: Network, block: Block, inputs: Tensor) -> Tensor:
     """Return v by double backward, one pass per input, output and parameter."""
+    outputs = torch.eye(network.forward(inputs[:1]).shape[1]).to(network.theta)
+    positions = range(block.size)
     return torch.stack(
-        [_double_backward(network, block, example, range(block.size), None) for example in inputs]
-    )
+        [
+            torch.stack([_curvatures_along(network, block, example, e, positions) for e in outputs])
+            for example in inputs
+        ]
+    ).detach()
 
 
 FIRST = (Way("vmapped reverse", jacobian_by_vmap), Way("reverse, looped", jacobian_by_loop))
@@ -76,58 +80,90 @@ SECOND = (
 )
 
 
-def choose_first(network: Network, example: Tensor, outputs: int, blocks: list[Block]) -> Way:
-    """Return the first way of taking u that agrees with plain backward on one input.
+class Differentiator:
+    """Takes derivatives the fastest way that agrees with plain backward passes.
 
-    It is taken block by block, so that the check needs no more memory than the work.
+    Args:
+        network: The network.
+        order: ``"first"`` or ``"second"``.
     """
-    whole = Block(0, network.size)
-    probed = range(min(outputs, _PROBED_OUTPUTS))
-    theta = network.theta.clone().requires_grad_()
-    h = network.of_block(whole, theta, example)
-    truth = torch.stack([_gradient(h[n], theta, retain_graph=True) for n in probed])
-    require_finite(network, whole, truth.unsqueeze(0), "first", 0)
 
-    def agrees(way: Way) -> bool:
-        parts = [way.compute(network, b, example.unsqueeze(0))[0, : len(probed)] for b in blocks]
-        u = torch.cat(parts, dim=1)
-        return all(
-            _close(u[:, b.start : b.stop], truth[:, b.start : b.stop], truth.abs().max())
-            for _, b in network.parameters()
-        )
+    def __init__(self, network: Network, order: str):
+        self.network = network
+        self.order = order
+        self._ways = list(FIRST if order == "first" else SECOND)
+        self._truth = _gradient_along if order == "first" else _curvatures_along
+        self._generator = torch.Generator().manual_seed(0)
+        self._failures: list[str] = []
 
-    return _first_that(agrees, FIRST, "first derivatives")
+    @property
+    def way(self) -> str:
+        """Name of the way that is used."""
+        return self._ways[0].name
 
+    def __call__(self, block: Block, inputs: Tensor, h: Tensor, first_row: int) -> Tensor:
+        """Return the derivatives of all inputs, [batch, output, param].
 
-def choose_second(network: Network, example: Tensor, outputs: int) -> Way:
-    """Return the first way of taking v that agrees with double backward on a few entries.
+        Args:
+            block: The parameters.
+            inputs: A batch of inputs.
+            h: The network's output for them.
+            first_row: Position of the first input in the data, for messages.
 
-    Raises:
-        UnsupportedError: the model has no second derivatives.
-    """
-    probed = range(min(outputs, _PROBED_OUTPUTS))
-    generator = torch.Generator().manual_seed(0)
-    picked, truth = [], []
-    for _, own in network.parameters():
-        count = min(_PROBES_PER_PARAMETER, own.size)
-        offsets = torch.randperm(own.size, generator=generator)[:count].tolist()
-        blocks = [Block(own.start + n, own.start + n + 1) for n in offsets]
-        values = [_double_backward(network, b, example, [0], probed) for b in blocks]
-        for block, value in zip(blocks, values, strict=True):
-            require_finite(network, block, value.unsqueeze(0), "second", 0)
-        picked.append(blocks)
-        truth.append(torch.cat(values, dim=1))
-    largest = torch.cat(truth, dim=1).abs().max()
+        Raises:
+            UnsupportedError: no way gives finite and right numbers.
+        """
+        row = self._draw(inputs.shape[0])
+        along = torch.randn(h.shape[1], generator=self._generator, dtype=torch.float64).to(h)
+        positions = sorted({self._draw(block.size) for _ in range(_PROBES)})
+        truth = self._truth(self.network, block, inputs[row], along, positions)
+        require_finite(self.network, block, truth[None, None], self.order, first_row + row)
+        while True:
+            try:
+                value = self._ways[0].compute(self.network, block, inputs)
+                if self._agrees(along @ value[row], truth, positions, block, h):
+                    require_finite(self.network, block, value, self.order, first_row)
+                    return value
+                self._give_up("disagrees with plain backward passes")
+            except (RuntimeError, NotImplementedError) as error:
+                if isinstance(error, UnsupportedError):
+                    raise
+                self._give_up(str(error).splitlines()[0])
 
-    def agrees(way: Way) -> bool:
-        for blocks, expected in zip(picked, truth, strict=True):
-            parts = [way.compute(network, b, example.unsqueeze(0)) for b in blocks]
-            v = torch.cat([part[0, : len(probed)] for part in parts], dim=1)
-            if not _close(v, expected, largest):
-                return False
+    def _draw(self, count: int) -> int:
+        return int(torch.randint(count, (1,), generator=self._generator))
+
+    def _agrees(self, value, truth, positions, block, h) -> bool:
+        """Compare tensor by tensor, up to rounding relative to each tensor's own size."""
+        precision = torch.finfo(truth.dtype)
+        rounding = 100 * precision.eps * h.abs().max() + precision.tiny
+        if self.order == "second":
+            value = value[positions]
+        for _, own in self.network.parameters():
+            inside = [
+                n
+                for n, position in enumerate(positions)
+                if own.start <= block.start + position < own.stop
+            ]
+            if self.order == "first":
+                low, high = max(own.start, block.start), min(own.stop, block.stop)
+                inside = list(range(low - block.start, high - block.start))
+            if inside:
+                limit = 10 * precision.eps**0.5 * truth[inside].abs().max() + rounding
+                if not bool((value[inside] - truth[inside]).abs().max() <= limit):
+                    return False
         return True
 
-    return _first_that(agrees, SECOND, "second derivatives")
+    def _give_up(self, why: str) -> None:
+        """Move on to the next way for good."""
+        self._failures.append(f"{self.way}: {why}")
+        self._ways.pop(0)
+        if not self._ways:
+            raise UnsupportedError(
+                f"no way of taking {self.order} derivatives of this model gives right numbers "
+                f"({'; '.join(self._failures)}). Replace the layer named there, or ask for "
+                "fewer quantities."
+            )
 
 
 def require_finite(
@@ -159,20 +195,6 @@ def _first_that(agrees, ways, what):
     )
 
 
-def _close(value: Tensor, truth: Tensor, largest: Tensor) -> bool:
-    """Tell whether two derivatives differ by rounding alone.
-
-    Args:
-        value: Derivatives of one parameter tensor.
-        truth: The same, taken another way.
-        largest: Largest derivative of any parameter, whose rounding may spill over.
-    """
-    precision = torch.finfo(truth.dtype)
-    own = 10 * precision.eps**0.5 * truth.abs().max()
-    limit = own + 100 * precision.eps * largest + precision.tiny
-    return bool((value - truth).abs().max() <= limit)
-
-
 def _of_block(network, block, example):
     return lambda theta: network.of_block(block, theta, example)
 
@@ -195,17 +217,22 @@ def _gradient(value: Tensor, theta: Tensor, **options) -> Tensor:
     return torch.zeros_like(theta) if gradient is None else gradient
 
 
-def _double_backward(network, block, example, positions, outputs):
-    """Return ∂²h_n/∂θ_i² for the outputs n and block positions i, [output, param]."""
+def _gradient_along(network, block, example, along, positions) -> Tensor:
+    """Return ∂⟨r, h⟩/∂θ over the block by one plain backward pass, [param]."""
+    theta = network.theta[block.start : block.stop].clone().requires_grad_()
+    return _gradient(network.of_block(block, theta, example) @ along, theta)
+
+
+def _curvatures_along(network, block, example, along, positions) -> Tensor:
+    """Return ∂²⟨r, h⟩/∂θ_i² for the given positions of the block, [position].
+
+    Raises:
+        UnsupportedError: an operation of the model has no second derivative.
+    """
     theta = network.theta[block.start : block.stop].clone().requires_grad_()
     try:
-        h = network.of_block(block, theta, example)
-        rows = []
-        for n in range(h.shape[0]) if outputs is None else outputs:
-            first = _gradient(h[n], theta, create_graph=True)
-            second = [_gradient(first[i], theta, retain_graph=True)[i] for i in positions]
-            rows.append(torch.stack(second))
-        return torch.stack(rows).detach()
+        first = _gradient(network.of_block(block, theta, example) @ along, theta, create_graph=True)
+        return torch.stack([_gradient(first[i], theta, retain_graph=True)[i] for i in positions])
     except (RuntimeError, NotImplementedError) as error:
         raise UnsupportedError(
             f"the model has no second derivatives: {str(error).splitlines()[0]} "

@@ -54,6 +54,11 @@ class Network:
                 f"model must be a torch.nn.Module; got {type(model).__name__}. "
                 "Wrap a function in a module whose parameters are registered."
             )
+        if isinstance(model, torch.jit.ScriptModule):
+            raise UnsupportedError(
+                "a TorchScript module cannot be differentiated per example; expected a plain "
+                "torch.nn.Module. Pass the module it was scripted from."
+            )
         _check_mode(model)
         named = dict(model.named_parameters())
         trainable = {name: p.detach() for name, p in named.items() if p.requires_grad}
@@ -67,7 +72,8 @@ class Network:
         self.frozen = tuple(name for name in named if name not in trainable)
         others = {n: p.detach() for n, p in named.items() if n in self.frozen}
         others |= {n: b.detach() for n, b in model.named_buffers()}
-        self._fixed = {n: t.to(self.device) for n, t in others.items()}
+        # Cloned, so that a forward pass that writes to its buffers leaves the model alone.
+        self._fixed = {n: t.to(self.device).clone() for n, t in others.items()}
         self.theta = torch.cat([p.reshape(-1) for p in trainable.values()]).to(self.device)
         sizes = [p.numel() for p in trainable.values()]
         self._ends = torch.tensor(sizes).cumsum(0).tolist()
@@ -157,8 +163,7 @@ def check_outputs(network: Network, inputs: Tensor, first_row: int, minimum: int
         ShapeError: it is not [batch, output] with at least `minimum` outputs.
         DomainError: a value is not finite; the message names the input.
     """
-    with torch.no_grad():
-        h = _explain_dtype(network, inputs)
+    h = _forward(network, inputs)
     if h.ndim != 2 or h.shape[0] != inputs.shape[0]:
         raise ShapeError(
             f"the model must map {list(inputs.shape)} to [{inputs.shape[0]}, output]; got "
@@ -179,8 +184,8 @@ def check_outputs(network: Network, inputs: Tensor, first_row: int, minimum: int
     return h
 
 
-def check_examples_independent(network: Network, inputs: Tensor, h: Tensor) -> None:
-    """Raise DomainError if h is random, or if it depends on the rest of the batch."""
+def check_examples_independent(network: Network, inputs: Tensor, h: Tensor, first_row: int) -> None:
+    """Raise DomainError if h is random, or if a row of it depends on the rest of the batch."""
     tolerance = 1e3 * torch.finfo(h.dtype).eps * (1 + h.abs().max())
     with torch.no_grad():
         if (network.forward(inputs) - h).abs().max() > tolerance:
@@ -188,23 +193,35 @@ def check_examples_independent(network: Network, inputs: Tensor, h: Tensor) -> N
                 "two forward passes of the model on the same inputs differ; expected a "
                 "deterministic model. Switch sampling and dropout off, usually with model.eval()."
             )
-        if inputs.shape[0] > 1 and (network.forward(inputs[:1]) - h[:1]).abs().max() > tolerance:
-            raise DomainError(
-                "the model's output for an input changes with the rest of the batch; expected "
-                "examples to be independent. Normalise with stored statistics, not the batch's."
-            )
+        suspects = range(inputs.shape[0])
+        with contextlib.suppress(RuntimeError):  # not everything can be vmapped
+            each = torch.vmap(lambda x: network.forward(x.unsqueeze(0)).squeeze(0))(inputs)
+            suspects = ((each - h).abs().amax(1) > tolerance).nonzero().flatten().tolist()
+        for row in suspects:
+            if (network.forward(inputs[row : row + 1])[0] - h[row]).abs().max() > tolerance:
+                raise DomainError(
+                    f"the model's output for input {first_row + row} changes with the rest of "
+                    "the batch; expected examples to be independent. Normalise with stored "
+                    "statistics, not the batch's, and let no branch depend on the whole batch."
+                )
 
 
-def _explain_dtype(network, inputs):
+def _forward(network, inputs):
+    """Return the model's output, or say what it refuses."""
     try:
-        return network.forward(inputs)
-    except RuntimeError as error:
-        if inputs.is_floating_point() or "dtype" not in str(error):
-            raise
-        raise DomainError(
-            f"the inputs are {inputs.dtype}, and the model, of dtype {network.dtype}, refuses "
-            f"them ({error}). Convert them with X.to({network.dtype})."
-        ) from None
+        with torch.no_grad():
+            return network.forward(inputs)
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        if not inputs.is_floating_point() and "dtype" in reason:
+            raise DomainError(
+                f"the inputs are {inputs.dtype}, and the model, of dtype {network.dtype}, refuses "
+                f"them ({reason}). Convert them with X.to({network.dtype})."
+            ) from error
+        raise ShapeError(
+            f"the model refuses a batch of shape {list(inputs.shape)} and {inputs.dtype}: "
+            f"{reason}. Expected inputs [batch, …] as the model was trained on."
+        ) from error
 
 
 def _check_mode(model):
