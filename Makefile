@@ -14,7 +14,7 @@ validate: $(READY)  ## Check every closed form against Monte Carlo on real data
 	OMP_NUM_THREADS=2 $(BIN)/fimsym validate --report build/validation.html
 
 test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## Lint, format check, types and import contract
 	$(BIN)/ruff check .

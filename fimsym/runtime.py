@@ -9,13 +9,13 @@ and `torch.func.vmap`.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree
 
 from fimsym.errors import DomainError, ShapeError
+from fimsym.families.spec import positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +124,19 @@ def result(value: Tensor, **directions: Tensor) -> Tensor:
     """Return a reduced column [*batch, 1, param] as [*batch, param].
 
     Raises:
-        DomainError: it is not finite because a direction holds a NaN or an infinity.
+        DomainError: it is not finite because a direction holds a NaN or an infinity, or
+            because it overflows.
     """
     value = value.squeeze(-2)
     if _all_finite(value) is False:
         for name, direction in directions.items():
             _require_finite(name, direction)
+        largest = max(float(direction.abs().max()) for direction in directions.values())
+        raise DomainError(
+            f"the result overflows {value.dtype}: {' and '.join(directions)} reach {largest:.3g}. "
+            "Expected derivatives whose fourth power is finite; use float64, or measure the "
+            "parameter in smaller units."
+        )
     return value
 
 
@@ -144,16 +151,10 @@ def constant(name: str, value: float | Tensor) -> float | Tensor:
                 f"{name} must be one number; got a tensor of shape {list(value.shape)}. "
                 "One value holds for every output."
             )
-        valid = _is_true(value.isfinite().all() & (value > 0).all())
-        value = value.reshape(())
-    else:
-        valid = isinstance(value, int | float) and 0 < value < math.inf
-    if valid is False:
-        raise DomainError(
-            f"{name} must be a positive finite number; got {value!r}. "
-            f"Pass {name} greater than zero."
-        )
-    return value
+        if _is_true(value.isfinite().all() & (value > 0).all()) is False:
+            positive(name, value.item())
+        return value.reshape(())
+    return positive(name, value)
 
 
 def two_largest(h: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,6 +185,11 @@ def others(values: Tensor) -> Tensor:
     rest = values.scatter(-2, largest, 0.0).sum(dim=-2, keepdim=True)
     total = values.sum(dim=-2, keepdim=True)
     return (total - values).scatter(-2, largest, rest)
+
+
+def rounded_up(value: Tensor, size: Tensor) -> Tensor:
+    """Return an upper bound raised by the rounding of a sum of terms of that total size."""
+    return value + 32 * torch.finfo(value.dtype).eps * size
 
 
 def fill(value: float | Tensor, *likes: Tensor) -> Tensor:

@@ -18,7 +18,18 @@ from fimsym.codegen import module
 from fimsym.codegen.atoms import LogSumExp, Softmax, stabilise
 from fimsym.codegen.printer import FUNCTIONS, NODES, TorchPrinter
 from fimsym.derivation.accurate import Balance, Root
-from fimsym.derivation.symbols import AxisMax, AxisMin, Others, h, index, second, top, total, u
+from fimsym.derivation.symbols import (
+    AxisMax,
+    AxisMin,
+    Others,
+    RoundedUp,
+    h,
+    index,
+    second,
+    top,
+    total,
+    u,
+)
 from fimsym.errors import DerivationError
 from fimsym.families import families, family
 
@@ -53,6 +64,7 @@ ROWS = {
     "AxisMax": (AxisMax(X), H.amax(-2, keepdim=True)),
     "AxisMin": (AxisMin(X), H.amin(-2, keepdim=True)),
     "Others": (Others(sp.exp(X)), H.exp().sum(-2, keepdim=True) - H.exp()),
+    "RoundedUp": (RoundedUp(X, X**2), H),
     "Root": (Root(X), P.sqrt()),
     "Balance": (
         Balance(X),

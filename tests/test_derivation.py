@@ -91,6 +91,23 @@ def test_a_wrong_rewriting_is_refused():
             stable.check_program(planted, raw)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_bound_is_refused(name, monkeypatch):
+    """Each line of the program that bounds are generated from, mutated in turn."""
+    program = bounds.definitions(family(name))
+    for place, line in enumerate(program):
+        if line.name == "probability":
+            continue
+        for change in (line.expression / 2, line.expression + sp.Rational(1, 10)):
+            if change == line.expression:
+                continue
+            wrong = dataclasses.replace(line, expression=change)
+            planted = (*program[:place], wrong, *program[place + 1 :])
+            monkeypatch.setattr(bounds, "definitions", lambda _, planted=planted: planted)
+            with pytest.raises((DerivationError, ValueError)):
+                list(map(prove, bounds.certificates(family(name))))
+
+
 def test_number_of_outputs_stays_symbolic(case):
     derivation = fimsym.derive(case.family)
     size = axis(family(case.family))
@@ -190,6 +207,22 @@ def test_normal_form_decides_identities():
     assert normal(total(spec, sp.Integer(3))) == 3 * axis(spec)
     delta = sp.KroneckerDelta(index, 2)
     assert normal(total(spec, delta * u[index] * p)) == u[2] * probability[2]
+
+
+def test_normal_form_refuses_false_identities():
+    """Nested sums, captured indices and coupled summands must not compare equal."""
+    i, j = sp.symbols("i j", integer=True, positive=True)
+    spec = family("categorical")
+    size = axis(spec)
+    nested = sp.Sum(sp.Sum(u[j], (j, 1, size)), (i, 1, size))
+    assert normal(nested - total(spec, u[index])) != 0
+    assert normal(nested - size * total(spec, u[index])) == 0
+    assert unroll(nested, size, 2) == 2 * u[1] + 2 * u[2]
+    coupled = sp.Sum(probability[i] * sp.Sum(sp.exp(u[i] * v[j]), (j, 1, size)), (i, 1, size))
+    assert normal(coupled - total(spec, sp.exp(u[index] * v[index]))) != 0
+    assert normal(coupled - coupled) == 0
+    separable = sp.Sum(sp.Sum(u[i] * v[j], (j, 1, size)), (i, 1, size))
+    assert normal(separable - total(spec, u[index]) * total(spec, v[index])) == 0
 
 
 def test_inlining_does_not_capture_indices():

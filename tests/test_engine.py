@@ -345,6 +345,11 @@ class Flat(nn.Linear):
         return super().forward(x)[:, 0]
 
 
+class Detached(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
 class RootOfZero(nn.Linear):
     def forward(self, x):
         return super().forward(x) + (self.weight * 0).abs().sqrt().sum()
@@ -375,7 +380,7 @@ MISTAKES = {
         (inputs(2, 4), inputs(2, 2)),
         {"family": "gaussian"},
         ShapeError,
-        r"3 output\(s\), the labels 2",
+        r"3 output\(s\), the labels have shape \[2, 2\]",
     ),
     "flat output": (lambda: Flat(4, 3), inputs(2, 4), {}, ShapeError, "unsqueeze"),
     "tuple output": (lambda: Tuple(4, 3), inputs(2, 4), {}, ShapeError, "tuple"),
@@ -438,6 +443,30 @@ MISTAKES = {
         {},
         UnsupportedError,
         "first derivative.*'weight'",
+    ),
+    "detached": (lambda: Detached(4, 3), inputs(2, 4), {}, UnsupportedError, "does not depend"),
+    "half classes": (
+        lambda: mlp(4, 3),
+        (inputs(2, 4), torch.tensor([0.5, 1.0])),
+        {},
+        ShapeError,
+        "label 0.5",
+    ),
+    "one-hot labels": (
+        lambda: mlp(4, 3),
+        (inputs(2, 4), torch.eye(3)[:2]),
+        {},
+        ShapeError,
+        "argmax",
+    ),
+    "rows in a list": (lambda: mlp(4, 3), inputs(3, 4).tolist(), {}, ShapeError, "np.stack"),
+    "device": (lambda: mlp(4, 3), inputs(2, 4), {"device": "gpu"}, UnsupportedError, "'gpu'"),
+    "lazy": (
+        lambda: nn.Sequential(nn.LazyLinear(3)),
+        inputs(2, 4),
+        {},
+        UnsupportedError,
+        "no shape yet",
     ),
     "wrong width": (lambda: mlp(4, 3), inputs(2, 5), {}, ShapeError, r"refuses a batch.*\[2, 5\]"),
     "nothing trainable": (

@@ -210,9 +210,18 @@ def test_bounds_hold(case):
         squared = first.square()
         limit = squared * bounds.quartic_min[:, None] * (1 - slack)
         assert (got.variance_score_squared >= limit).all()
-        rounding = 1e-15 * got.fisher.square()
-        limit = squared * (bounds.quartic_max[:, None] * (1 + slack) + tiny) + rounding
+        limit = squared * (bounds.quartic_max[:, None] + tiny)
         assert (got.variance_score_squared <= limit).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_quartic_bound_is_certified_near_an_even_split(dtype):
+    module = fimsym.evaluator("categorical")
+    gaps = 10.0 ** torch.arange(-12, 1, dtype=dtype)
+    h = torch.stack([gaps, torch.zeros_like(gaps)], dim=-1)
+    u = (torch.tensor([1.0, -1.0], dtype=dtype) / 2**0.5).expand_as(h).unsqueeze(-1)
+    variance = module.variance_score_squared(h, u)[:, 0] / u.square().sum(-2)[:, 0].square()
+    assert (variance <= module.bounds(h).quartic_max).all()
 
 
 def test_bounds_are_equalities_where_claimed():

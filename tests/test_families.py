@@ -1,12 +1,13 @@
 """The registry, and the parity of everything that exists once per family."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 import fimsym
 from fimsym.errors import DomainError, SpecError
-from fimsym.families import Family
+from fimsym.families import Constant, Family
 from fimsym.validation.tasks import TASKS
 from tests.cases import CASES
 from tests.reference import enumeration, highprecision
@@ -44,6 +45,15 @@ def test_specifications_are_frozen_and_hashable():
     assert isinstance(hash(spec), int)
     with pytest.raises(AttributeError):
         spec.name = "other"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"axis": "i"}, {"axis": "sigma"}, {"name": "../x y"}, {"constants": (Constant("u", ""),)}],
+)
+def test_names_that_clash_are_refused(change):
+    with pytest.raises(SpecError):
+        dataclasses.replace(fimsym.family("gaussian"), **change)
 
 
 @pytest.mark.parametrize("sigma", [0, -1, float("nan"), float("inf"), "wide", None])

@@ -1,5 +1,6 @@
 """Mistakes in calls of evaluators: what was expected, what came, what to do."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,7 +71,7 @@ def test_integer_dtype_and_other_types(module, point):
 
 
 @pytest.mark.parametrize(
-    "sigma", [0.0, -1.0, float("nan"), float("inf"), "1", None, torch.tensor(-2.0)]
+    "sigma", [0.0, -1.0, float("nan"), float("inf"), "1", None, True, torch.tensor(-2.0)]
 )
 def test_sigma_must_be_positive(sigma):
     module = fimsym.evaluator("gaussian")
@@ -88,9 +89,21 @@ def test_every_error_is_a_fimsym_error():
         assert issubclass(getattr(fimsym, name), FimsymError)
 
 
-def test_finite_inputs_that_overflow_are_not_called_wrong():
-    got = fimsym.evaluator("gaussian").fisher(torch.zeros(1), torch.full((1, 1), 1e30))
-    assert got.isinf().all()
+def test_overflow_is_named():
+    module, h, u = fimsym.evaluator("categorical"), torch.zeros(2), torch.tensor([[1e25], [0.0]])
+    with pytest.raises(DomainError, match=r"overflows torch.float32: u reach 1e\+25"):
+        module.moments(h, u)
+    assert module.moments(h.double(), u).variance_score_squared.isfinite().all()
+    with pytest.raises(DomainError, match="sigma must be"):
+        fimsym.evaluator("gaussian").moments(h, u, sigma=1e200)
+
+
+@pytest.mark.parametrize("sigma", [np.float32(2), np.int64(2), 2, torch.tensor(2.0)])
+def test_numbers_of_any_type_are_constants(sigma):
+    module, h, u = fimsym.evaluator("gaussian"), torch.zeros(1), torch.ones(1, 1)
+    assert float(module.fisher(h, u, sigma=sigma)) == 4.0
+    if not isinstance(sigma, torch.Tensor):
+        assert fimsym.family("gaussian").bind({"sigma": sigma}) == {"sigma": 2.0}
 
 
 def test_mixed_dtypes_are_promoted(module, point):

@@ -24,6 +24,9 @@ class Commands(click.Group):
         except FimsymError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing was written", err=True)
+            ctx.exit(130)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,8 +106,13 @@ def generate_command(name: str | None, output: Path | None, everything: bool, ch
     from fimsym import codegen
     from fimsym.report.files import write
 
-    if sum((name is not None, everything, check)) != 1:
-        raise SpecError("expected exactly one of NAME, --all and --check.")
+    given = {"NAME": name is not None, "--all": everything, "--check": check}
+    if sum(given.values()) != 1:
+        came = " and ".join(word for word, present in given.items() if present) or "nothing"
+        raise SpecError(
+            f"expected exactly one of NAME, --all and --check; got {came}. "
+            "For example: fimsym generate categorical."
+        )
     if check:
         _check_generated(codegen.stale())
     elif everything:
@@ -151,7 +159,7 @@ def validate_command(
     from fimsym.report.plots import require_matplotlib
 
     if not no_report:
-        require_matplotlib()
+        require_matplotlib("or pass --no-report")
         check_writable(report)
     from fimsym.validation import validate
     from fimsym.validation.page import HEADER, page, row, summary

@@ -23,9 +23,10 @@ FUNCTIONS = {
     "AxisMin": "torch.amin({0}, dim=-2, keepdim=True)",
     "Others": "runtime.others({0})",
     "Balance": "runtime.balance({0})",
+    "RoundedUp": "runtime.rounded_up({0}, {1})",
     "Root": "torch.exp(torch.log_softmax({0}, dim=-2) / 2)",
 }
-"""Code of every function of one argument."""
+"""Code of every function."""
 
 NODES = frozenset(
     [
@@ -99,7 +100,7 @@ class TorchPrinter(CodePrinter):
         return f"{body}.sum(dim=-2, keepdim=True)"
 
     def _print_Function(self, expr):
-        return FUNCTIONS[type(expr).__name__].format(self._print(expr.args[0]))
+        return FUNCTIONS[type(expr).__name__].format(*map(self._print, expr.args))
 
     def _print_Integer(self, expr):
         return str(int(expr))

@@ -7,26 +7,23 @@ cannot be negative.
 
 from __future__ import annotations
 
-import itertools
-
 import sympy as sp
 
 from fimsym.derivation.cumulants import cumulant
-from fimsym.derivation.normal import BOUND, Definition, unroll
-from fimsym.derivation.proofs import Identity, reduce_probabilities
+from fimsym.derivation.normal import BOUND, Definition, inline
+from fimsym.derivation.proofs import Identity
 from fimsym.derivation.stable import softmax, uses_probabilities
 from fimsym.derivation.symbols import (
     AxisMax,
     AxisMin,
     Others,
-    axis,
+    RoundedUp,
     index,
     probability,
     total,
     u,
     v,
 )
-from fimsym.derivation.tensors import tensors
 from fimsym.families import Family
 
 QUANTITIES = {
@@ -148,6 +145,7 @@ def _softmax_program(family):
     complement, distance = _complement[index], _distance[index]
     fisher_max = sp.Symbol("fisher_max", real=True)
     trace = total(family, _p * distance * (distance - _p))
+    size = total(family, _p * distance * (distance + _p))
     return (
         softmax(family),
         Definition("complement", complement, Others(_p), "1 − p without cancellation"),
@@ -160,19 +158,32 @@ def _softmax_program(family):
         _line("fisher_min", sp.Integer(0)),
         _line(
             "fisher_max",
-            sp.Min(AxisMax(_p), total(family, _p * complement), 2 * AxisMax(_p * complement)),
+            sp.Min(AxisMax(_p), total(family, _p * complement), AxisMax(2 * _p * complement)),
         ),
         _line("quartic_min", sp.Integer(0)),
-        _line("quartic_max", sp.Max(0, sp.Min(fisher_max * AxisMax(distance), trace))),
+        _line("quartic_max", sp.Min(fisher_max * AxisMax(distance), RoundedUp(trace, size))),
     )
 
 
 def _softmax_certificates(family):
+    """Prove each bound that the program states, with its own lines inlined."""
+    program = definitions(family)
+    lines = [line for line in program if line.name != "probability"]
+    values = {line.name: _in_sums(inline(line.expression, lines), family) for line in lines}
     return (
-        *_softmax_lower(family),
-        *_softmax_fisher_upper(family),
-        *_softmax_quartic_upper(family),
+        *_softmax_lower(family, values),
+        *_softmax_fisher_upper(family, values["fisher_max"]),
+        *_softmax_quartic_upper(family, values),
     )
+
+
+def _in_sums(expression, family):
+    """Write Σ_{j≠i} x_j as Σ_j x_j − x_i, and drop the allowance for rounding."""
+    expression = expression.replace(
+        lambda node: isinstance(node, Others),
+        lambda node: total(family, node.args[0]) - node.args[0],
+    )
+    return expression.replace(lambda node: isinstance(node, RoundedUp), lambda node: node.args[0])
 
 
 def _centred(family, base):
@@ -185,75 +196,81 @@ def _forms(family):
     return information, cumulant(family, 4, 0) + 2 * information**2, cumulant(family, 0, 2)
 
 
-def _softmax_lower(family):
+def _softmax_lower(family, values):
     """λ_min = 0: each form is a sum of squares and vanishes along the all-ones vector."""
     information, variance, hessian = _forms(family)
     score, second = _centred(family, u), _centred(family, v)
+    norm, norm_v = total(family, u[index] ** 2), total(family, v[index] ** 2)
+    low, quartic = values["fisher_min"], values["quartic_min"]
     squares = {
-        "fisher": (information, total(family, _p * score**2)),
-        "variance_negative_hessian": (hessian, total(family, _p * second**2)),
-        "variance_score_squared": (variance, total(family, _p * (score**2 - information) ** 2)),
+        "fisher": (information, low * norm, total(family, _p * score**2)),
+        "variance_negative_hessian": (hessian, low * norm_v, total(family, _p * second**2)),
+        "variance_score_squared": (
+            variance,
+            quartic * norm**2,
+            total(family, _p * (score**2 - information) ** 2),
+        ),
     }
     ones = {u[index]: sp.Integer(1), v[index]: sp.Integer(1)}
-    found = []
-    for name, (form, sum_of_squares) in squares.items():
-        found.append(
-            Identity(
-                f"theorem 4.1: {name}, min",
-                "the form is a sum of squares, so λ_min ≥ 0",
-                form,
-                sum_of_squares,
-            )
+    for name, (form, bound, sum_of_squares) in squares.items():
+        yield Identity(
+            f"theorem 4.1: {name}, min",
+            "the form minus λ_min times the norm is a sum of squares",
+            form - bound,
+            sum_of_squares,
         )
-        found.append(
-            Identity(
-                f"theorem 4.1: {name}, min attained",
-                "the all-ones direction gives zero, so λ_min = 0",
-                form.xreplace(ones),
-                sp.Integer(0),
-            )
+        yield Identity(
+            f"theorem 4.1: {name}, min attained",
+            "the all-ones direction gives zero, so λ_min = 0",
+            form.xreplace(ones),
+            sp.Integer(0),
         )
-    return found
 
 
-def _softmax_fisher_upper(family):
-    """Three upper bounds of λ_max(I): max p, the trace 1 − ‖p‖², Gershgorin's 2p(1 − p)."""
-    largest = sp.Symbol("p_max", real=True)
-    found = []
+def _softmax_fisher_upper(family, fisher_max):
+    """Prove every candidate that the program takes the least of.
+
+    A candidate max_i a_i bounds the form when Σ a_i w_i² does; one without a maximum, a
+    trace, when it does so times ‖w‖².
+    """
+    weights = [node.args[0] for node in fisher_max.args if isinstance(node, AxisMax)]
+    traces = [node for node in fisher_max.args if not isinstance(node, AxisMax)]
+    doubled = [weight for weight in weights if weight.has(sp.Sum)]
+    plain = [weight for weight in weights if not weight.has(sp.Sum)]
+    spread = 1 - 2 * _p + total(family, _p**2)
     for name, base, form in (
         ("fisher", u, cumulant(family, 2, 0)),
         ("variance_negative_hessian", v, cumulant(family, 0, 2)),
     ):
         w = base[index]
         norm, mean = total(family, w**2), total(family, _p * w)
-        score = _centred(family, base)
-        spread = 1 - 2 * _p + total(family, _p**2)
         pairs = total(family, _p * (w + base[BOUND[1]]) ** 2)
         pairs = total(family, probability[BOUND[1]] * pairs, over=BOUND[1])
-        found += [
-            Identity(
-                f"theorem 4.1: {name}, max p",
-                "p_max‖u‖² − I = Σ(p_max − p_i)u_i² + (Σ p u)² ≥ 0",
-                largest * norm - form,
-                total(family, (largest - _p) * w**2) + mean**2,
-            ),
-            Identity(
-                f"theorem 4.1: {name}, trace",
-                "(1 − ‖p‖²)‖u‖² − I = Σ p_y (‖e_y − p‖²‖u‖² − ⟨e_y − p, u⟩²) ≥ 0",
-                (1 - total(family, _p**2)) * norm - form,
-                total(family, _p * (spread * norm - score**2)),
-            ),
-            Identity(
-                f"theorem 4.1: {name}, rows",
+        gaps = [
+            ("Σ p_i u_i² − I = (Σ p u)² ≥ 0", plain, mean**2),
+            (
                 "Σ 2p_i(1 − p_i)u_i² − I = Σ_{i<j} p_i p_j (u_i + u_j)² ≥ 0",
-                total(family, 2 * _p * (1 - _p) * w**2) - form,
+                doubled,
                 pairs / 2 - total(family, 2 * _p**2 * w**2),
             ),
         ]
-    return found
+        for statement, (weight,), gap in gaps:
+            yield Identity(
+                f"theorem 4.1: {name}, max of {'p' if weight == _p else '2p(1 − p)'}",
+                statement,
+                total(family, weight * w**2) - form,
+                gap,
+            )
+        (trace,) = traces
+        yield Identity(
+            f"theorem 4.1: {name}, max by trace",
+            "(1 − ‖p‖²)‖u‖² − I = Σ p_y (‖e_y − p‖²‖u‖² − ⟨e_y − p, u⟩²) ≥ 0",
+            trace * norm - form,
+            total(family, _p * (spread * norm - _centred(family, base) ** 2)),
+        )
 
 
-def _softmax_quartic_upper(family):
+def _softmax_quartic_upper(family, values):
     """Two upper bounds of λ_max(M): by λ_max(I), and by the trace of Cov((t−η)(t−η)ᵀ).
 
     The second holds because V₁ = Σ p_y ⟨X_y − I, uuᵀ⟩², where X_y = (e_y−p)(e_y−p)ᵀ, and
@@ -261,32 +278,36 @@ def _softmax_quartic_upper(family):
     """
     information, variance, _ = _forms(family)
     score, norm = _centred(family, u), total(family, u[index] ** 2)
-    distance = sp.Symbol("distance_max", real=True)
-    spread = 1 - 2 * _p + total(family, _p**2)
-    classes = 3
-    form = tensors(family, classes).fisher
-    pairs = list(itertools.product(range(classes), repeat=2))
-    squared_norm = sp.Add(
-        *(
-            probability[y + 1]
-            * ((int(y == a) - probability[a + 1]) * (int(y == b) - probability[b + 1])
-               - form[a, b]) ** 2
-            for y in range(classes)
-            for a, b in pairs
-        )
-    )  # fmt: skip
-    return [
-        Identity(
-            "theorem 4.1: variance_score_squared, max by eigenvalue",
-            "d I‖u‖² − V₁ = Σ p_y s_y²(d‖u‖² − s_y²) + I² ≥ 0, d = max ‖e_y − p‖²",
-            distance * norm * information - variance,
-            total(family, _p * score**2 * (distance * norm - score**2)) + information**2,
-        ),
-        Identity(
-            "theorem 4.1: variance_score_squared, max by trace",
-            "Σ p_y ‖X_y − I‖² = Σ p_y d_y (d_y − p_y), d_y = ‖e_y − p‖² (three classes)",
-            squared_norm,
-            unroll(total(family, _p * spread * (spread - _p)), axis(family), classes),
-            reduce_probabilities,
-        ),
-    ]
+    largest = sp.Symbol("distance_max", real=True)
+    label, a, b = BOUND[1:4]
+    delta = sp.KroneckerDelta
+    deviation = (delta(a, label) - probability[a]) * (delta(b, label) - probability[b])
+    deviation -= probability[a] * delta(a, b) - probability[a] * probability[b]
+    squared = total(family, total(family, deviation**2, over=a), over=b)
+    entry = total(family, (delta(a, label) - probability[a]) ** 2, over=a)
+    stated = [node for node in values["quartic_max"].args if isinstance(node, sp.Sum)]
+    others = [node for node in values["quartic_max"].args if node not in stated]
+    yield Identity(
+        "theorem 4.1: distance",
+        "the distances that the program uses are ‖e_y − p‖²",
+        values["distance"].xreplace({index: label}),
+        entry,
+    )
+    yield Identity(
+        "theorem 4.1: eigenvalue bound",
+        "the other bound that the program uses is λ_max(I) max_y ‖e_y − p‖²",
+        sp.Add(*others),
+        values["fisher_max"] * AxisMax(values["distance"]),
+    )
+    yield Identity(
+        "theorem 4.1: variance_score_squared, max by eigenvalue",
+        "d I‖u‖² − V₁ = Σ p_y s_y²(d‖u‖² − s_y²) + I² ≥ 0, d = max ‖e_y − p‖²",
+        largest * norm * information - variance,
+        total(family, _p * score**2 * (largest * norm - score**2)) + information**2,
+    )
+    yield Identity(
+        "theorem 4.1: variance_score_squared, max by trace",
+        "Σ p_y ‖X_y − I‖² = Σ p_y d_y (d_y − p_y), d_y = ‖e_y − p‖²",
+        total(family, probability[label] * squared, over=label),
+        sp.Add(*stated),
+    )

@@ -16,7 +16,7 @@ import sympy as sp
 
 from fimsym.derivation.symbols import index, probability
 
-BOUND = sp.symbols("i j k l n", integer=True, positive=True)
+BOUND = sp.symbols("i j k l o", integer=True, positive=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +71,17 @@ def _substitute(expression, definition, fresh):
     )
 
 
+def _peel(expression: sp.Sum) -> tuple[sp.Expr, sp.Tuple]:
+    """Return the summand and limits of the outermost sum; SymPy flattens nested ones."""
+    *inner, outer = expression.limits
+    return (sp.Sum(expression.function, *inner) if inner else expression.function), outer
+
+
 def _rename(expression, fresh):
     if isinstance(expression, sp.Sum):
-        (old, low, high), new = expression.limits[0], next(fresh)
-        body = _rename(expression.function, fresh).xreplace({old: new})
-        return sp.Sum(body, (new, low, high))
+        body, (old, low, high) = _peel(expression)
+        new = next(fresh)
+        return sp.Sum(_rename(body, fresh).xreplace({old: new}), (new, low, high))
     if not expression.args or isinstance(expression, sp.Indexed):
         return expression
     return expression.func(*(_rename(argument, fresh) for argument in expression.args))
@@ -83,8 +89,8 @@ def _rename(expression, fresh):
 
 def _relabel(expression, level):
     if isinstance(expression, sp.Sum):
-        old, low, high = expression.limits[0]
-        body = _relabel(expression.function, level + 1).xreplace({old: BOUND[level]})
+        body, (old, low, high) = _peel(expression)
+        body = _relabel(body, level + 1).xreplace({old: BOUND[level]})
         return sp.Sum(body, (BOUND[level], low, high))
     if not expression.args or isinstance(expression, sp.Indexed):
         return expression
@@ -102,8 +108,8 @@ def normal(expression: sp.Expr) -> sp.Expr:
 
 
 def _normal_sum(expression):
-    (bound, low, high) = expression.limits[0]
-    body = sp.expand(normal(expression.function))
+    summand, (bound, low, high) = _peel(expression)
+    body = sp.expand(normal(summand))
     result = sp.Integer(0)
     for term in sp.Add.make_args(body):
         outside, inside = _split(term, bound)
@@ -111,13 +117,15 @@ def _normal_sum(expression):
         if deltas:
             result += outside * _pick(inside, bound, deltas)
             continue
-        inside = inside.xreplace({bound: index})
         if inside == 1:
             value = high - low + 1
-        elif inside == probability[index]:
+        elif inside == probability[bound]:
             value = sp.Integer(1)
         else:
-            value = sp.Sum(inside, (index, low, high))
+            # All sums are indexed alike, unless that index already means something inside.
+            free = bound == index or index not in inside.atoms(sp.Symbol)
+            chosen = index if free else bound
+            value = sp.Sum(inside.xreplace({bound: chosen}), (chosen, low, high))
         result += outside * value
     return sp.expand(result)
 
@@ -143,8 +151,8 @@ def _split(term, bound):
 def unroll(expression: sp.Expr, size: sp.Symbol, outputs: int) -> sp.Expr:
     """Return `expression` with `outputs` explicit outputs instead of symbolic sums."""
     if isinstance(expression, sp.Sum):
-        bound = expression.limits[0][0]
-        body = unroll(expression.function, size, outputs)
+        body, (bound, _, _) = _peel(expression)
+        body = unroll(body, size, outputs)
         return sp.Add(*(body.xreplace({bound: sp.Integer(n)}) for n in range(1, outputs + 1)))
     if expression == size:
         return sp.Integer(outputs)

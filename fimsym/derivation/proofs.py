@@ -21,7 +21,7 @@ from fimsym.derivation.symbols import (
     u,
 )
 from fimsym.derivation.tensors import contract, cumulant_tensor, tensors
-from fimsym.errors import DerivationError
+from fimsym.errors import DerivationError, SpecError, nearest
 from fimsym.families import Family
 
 
@@ -198,6 +198,11 @@ def _theorem_identities(family):
     by_cumulants = stable.in_cumulants(family)
     found = []
     for theorem in family.theorems:
+        if theorem.quantity not in by_cumulants:
+            raise SpecError(
+                f"a theorem is about {theorem.quantity!r}; expected one of "
+                f"{', '.join(by_cumulants)}.{nearest(theorem.quantity, by_cumulants)}"
+            )
         left = by_cumulants[theorem.quantity]
         if theorem.outputs is None:
             right = read(family, theorem.formula, dict(by_cumulants))

@@ -58,6 +58,15 @@ class Others(AxisFunction):
         return rf"\sum_{{j \neq i}} {term}"
 
 
+class RoundedUp(sp.Function):
+    """A bound, raised by a multiple of the size of its terms that covers their rounding."""
+
+    nargs = 2
+
+    def _latex(self, printer):
+        return printer._print(self.args[0])
+
+
 def axis(family: Family) -> sp.Symbol:
     """Return the symbolic number of outputs, m or C."""
     return sp.Symbol(family.axis, integer=True, positive=True)

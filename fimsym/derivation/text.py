@@ -60,6 +60,9 @@ class TextPrinter(StrPrinter):
     def _print_Others(self, expr):
         return f"Σ_(j≠i)({self._print(expr.args[0]).replace('_i', '_j')})"
 
+    def _print_RoundedUp(self, expr):
+        return self._print(expr.args[0])
+
     def _print_Pow(self, expr, rational=False):
         if expr.exp in _POWERS:
             base = self._print(expr.base)

@@ -245,7 +245,7 @@ def _optional(module: str) -> Any:
     except ImportError:
         raise UnsupportedError(
             f"this needs {module.partition('.')[0]}, which is not installed. "
-            "Run: pip install 'fimsym[report]'."
+            f"Run: pip install {module.partition('.')[0]}."
         ) from None
 
 

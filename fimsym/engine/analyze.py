@@ -19,6 +19,7 @@ from fimsym.engine.memory import budget, first_order_chunks, second_order_chunks
 from fimsym.engine.network import (
     Block,
     Network,
+    check_differentiable,
     check_examples_independent,
     check_outputs,
     differentiable_kernels,
@@ -86,7 +87,7 @@ def analyze(
     asked = check_quantities(quantities)
     bound = spec.bind(constants)
     grouping = check_grouping(groups)
-    with differentiable_kernels():
+    with differentiable_kernels(), torch.enable_grad():
         network = Network(model, device)
         run = _Run(network, spec, bound, asked, budget(max_memory, network.device))
         return run.analyze(data, grouping, progress)
@@ -121,10 +122,11 @@ class _Run:
         h = check_outputs(self.network, inputs, self.count, self.spec.minimum_outputs)
         check_examples_independent(self.network, inputs, h, self.count)
         if self.count == 0:
+            check_differentiable(self.network, inputs)
             self._start(h.shape[1])
         _check_width(h, self.outputs)
         if labels is not None:
-            inputs_of.check_labels(labels, self.outputs, self.count)
+            inputs_of.check_labels(labels, self.outputs, self.count, self.spec.density.support)
         rows = min(rows for _, rows in self.chunks)
         for start in range(0, inputs.shape[0], rows):
             part = slice(start, start + rows)

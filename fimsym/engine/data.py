@@ -62,23 +62,29 @@ def length(data: Data) -> int | None:
         return None
 
 
-def check_labels(labels: Tensor, outputs: int, first_row: int) -> None:
+def check_labels(labels: Tensor, outputs: int, first_row: int, support: str) -> None:
     """Raise ShapeError unless the labels fit a model with that many outputs.
 
-    Labels of one number per input are classes when they are integers.
+    Labels with support ``"one_hot"`` are classes, one whole number per input; others are
+    one number per input and output.
     """
-    if labels.ndim == 1 and not labels.is_floating_point():
-        wrong = ((labels < 0) | (labels >= outputs)).nonzero()
-        if len(wrong) and outputs > 1:
+    if support == "one_hot":
+        if labels.ndim != 1:
+            raise ShapeError(
+                f"labels must be classes, [batch]; got shape {list(labels.shape)}. For one-hot "
+                "rows pass labels.argmax(1)."
+            )
+        wrong = ((labels < 0) | (labels >= outputs) | (labels != labels.round())).nonzero()
+        if len(wrong):
             row = int(wrong[0, 0])
             raise ShapeError(
-                f"label {int(labels[row])} of input {first_row + row} does not fit a model with "
-                f"{outputs} outputs; expected classes 0 to {outputs - 1}."
+                f"label {labels[row].item()} of input {first_row + row} does not fit a model "
+                f"with {outputs} outputs; expected whole numbers from 0 to {outputs - 1}."
             )
-    elif labels.ndim == 2 and labels.shape[1] != outputs:
+    elif labels.ndim > 2 or (labels.shape[1] if labels.ndim == 2 else 1) != outputs:
         raise ShapeError(
-            f"the model has {outputs} output(s), the labels {labels.shape[1]} column(s); "
-            "expected one output per column. Check the model's last layer."
+            f"the model has {outputs} output(s), the labels have shape {list(labels.shape)}; "
+            "expected one column per output. Check the model's last layer."
         )
 
 
@@ -98,18 +104,23 @@ def _whole(data):
 
 def _pair(batch):
     if isinstance(batch, tuple | list):
-        if len(batch) not in (1, 2):
+        if len(batch) not in (1, 2) or not all(_is_array(part) for part in batch):
             raise ShapeError(
-                f"a batch must be inputs or (inputs, labels); got {len(batch)} parts. "
-                "Pass an iterable that yields only those."
+                f"a batch must be inputs or (inputs, labels), each a tensor or an array; got a "
+                f"{type(batch).__name__} of {len(batch)} parts. Pass rows of numbers as one "
+                "tensor or array: np.stack(rows)."
             )
         return batch[0], (batch[1] if len(batch) == 2 else None)
     return batch, None
 
 
+def _is_array(value):
+    return isinstance(value, Tensor) or hasattr(value, "__array__")
+
+
 def _tensor(value, what):
     try:
-        return value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        return value if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
     except (TypeError, ValueError) as error:
         raise DomainError(
             f"{what} must be a tensor or an array of numbers; got {type(value).__name__} ({error})."

@@ -61,11 +61,17 @@ class Network:
             )
         _check_mode(model)
         named = dict(model.named_parameters())
+        for name, parameter in named.items():
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise UnsupportedError(
+                    f"parameter {name!r} has no shape yet; expected an initialised model. Run "
+                    "the model on one batch first."
+                )
         trainable = {name: p.detach() for name, p in named.items() if p.requires_grad}
         _check_parameters(trainable, named)
         first = next(iter(trainable.values()))
         self.model = model
-        self.device = torch.device(device) if device is not None else first.device
+        self.device = first.device if device is None else _device(device)
         self.dtype = first.dtype
         self.names = tuple(trainable)
         self.shapes = {name: p.shape for name, p in trainable.items()}
@@ -184,6 +190,16 @@ def check_outputs(network: Network, inputs: Tensor, first_row: int, minimum: int
     return h
 
 
+def check_differentiable(network: Network, inputs: Tensor) -> None:
+    """Raise UnsupportedError if autograd sees no way from the parameters to the output."""
+    theta = network.theta.clone().requires_grad_()
+    if not network.of_block(Block(0, network.size), theta, inputs[0]).requires_grad:
+        raise UnsupportedError(
+            "the model's output does not depend on any trainable parameter; expected a "
+            "differentiable model. Look for .detach(), torch.no_grad() or NumPy in its forward."
+        )
+
+
 def check_examples_independent(network: Network, inputs: Tensor, h: Tensor, first_row: int) -> None:
     """Raise DomainError if h is random, or if a row of it depends on the rest of the batch."""
     tolerance = 1e3 * torch.finfo(h.dtype).eps * (1 + h.abs().max())
@@ -222,6 +238,18 @@ def _forward(network, inputs):
             f"the model refuses a batch of shape {list(inputs.shape)} and {inputs.dtype}: "
             f"{reason}. Expected inputs [batch, …] as the model was trained on."
         ) from error
+
+
+def _device(device):
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+        return found
+    except (RuntimeError, AssertionError) as error:
+        raise UnsupportedError(
+            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}. Expected 'cpu', "
+            "or 'cuda' where torch finds one."
+        ) from None
 
 
 def _check_mode(model):

@@ -10,10 +10,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Literal
 
 from fimsym.errors import DomainError, SpecError, nearest
+
+LARGEST_CONSTANT = 1e75
+"""Largest value of a constant: its fourth power is a finite float64."""
+
+_RESERVED = {"h", "u", "v", "p", "y", "i", "j", "k", "l", "o", "N", "pi", "top", "second"}
+_RESERVED |= {"exp", "log", "sqrt", "sum", "torch", "runtime"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +117,25 @@ class Family:
     constants: tuple[Constant, ...] = ()
     theorems: tuple[Theorem, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse names that code or formulas could not use.
+
+        Raises:
+            SpecError: a name is no identifier, or already means something else.
+        """
+        names = [("name", self.name), ("natural", self.natural), ("axis", self.axis)]
+        names += [("constant", constant.name) for constant in self.constants]
+        for role, name in names:
+            if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
+                raise SpecError(f"{role} must be a plain identifier; got {name!r}.")
+            if name in _RESERVED and (role, name) != ("natural", "h"):
+                raise SpecError(
+                    f"{role} {name!r} already means something in formulas; choose a name other "
+                    f"than {', '.join(sorted(_RESERVED))}."
+                )
+        if len({name for _, name in names}) < len(names):
+            raise SpecError("name, natural, axis and constants must differ from each other.")
+
     def canonical(self) -> str:
         """Return the specification as canonical JSON, the input hash's text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
@@ -135,13 +161,11 @@ class Family:
 
 def positive(name: str, value: float) -> float:
     """Return `value` as a float, or raise DomainError unless it is positive and finite."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    number = float(value) if real else math.nan
+    if not 0 < number < LARGEST_CONSTANT:
         raise DomainError(
-            f"{name} must be a positive finite number; got {value!r}. "
-            f"Pass {name} greater than zero."
+            f"{name} must be a positive finite number, at most {LARGEST_CONSTANT:g}; got "
+            f"{value!r}. Pass {name} as a number greater than zero."
         )
     return number

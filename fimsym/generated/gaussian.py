@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 58addd9247d241aea648c41a29fc9adb53ef9b81a4bef04e999729796b789b45
-# body sha256 9dbbb3a1bfeb36e8301242f90432040235915dd3a8a50bc361eda85bd84ac95d
+# body sha256 de2c7384f503a9ff96aaa18d50f11c9ce9d95ce6c015958b097232b4d77971b5
 """Closed forms for outputs that are Gaussian with known variance; vectorised in torch.
 
 F(h) = sigma**2 * h**2 / 2, added up over m independent outputs. Sufficient statistic: y.
@@ -213,11 +213,12 @@ def moments(
     third = runtime.fill(0, u)
     variance_score_squared = 2 * fisher**2
 
-    of_u = (runtime.result(fisher, u=u), variance_score_squared.squeeze(-2), third.squeeze(-2))
+    of_u = [runtime.result(value, u=u) for value in (fisher, variance_score_squared, third)]
     if not rest:
         return Moments(*of_u)
     (v,) = rest
     variance_negative_hessian = sigma**2 * (v**2).sum(dim=-2, keepdim=True)
     covariance = runtime.fill(0, u, v)
 
-    return Moments(*of_u, runtime.result(variance_negative_hessian, v=v), covariance.squeeze(-2))
+    of_v = [runtime.result(value, u=u, v=v) for value in (variance_negative_hessian, covariance)]
+    return Moments(*of_u, *of_v)

@@ -11,8 +11,14 @@ from fimsym.errors import DomainError
 
 def check_writable(path: Path) -> None:
     """Raise DomainError unless a file can be written at `path`, before any work is done."""
+    if not path.name:
+        raise DomainError(
+            f"cannot write {str(path)!r}: it is a folder or an empty path. Name a file."
+        )
     if path.is_dir():
         raise DomainError(f"cannot write {path}: it is a folder. Name a file in it.")
+    if path.exists() and not path.is_file():
+        raise DomainError(f"cannot write {path}: it is not a regular file. Choose another path.")
     if not path.parent.is_dir():
         raise DomainError(
             f"cannot write {path}: there is no folder {path.parent}. Create it, or choose "

@@ -38,13 +38,14 @@ _STYLE: Any = {
 }
 
 
-def require_matplotlib() -> None:
-    """Raise UnsupportedError unless plots can be drawn."""
+def require_matplotlib(otherwise: str = "") -> None:
+    """Raise UnsupportedError unless plots can be drawn; `otherwise` says how to do without."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UnsupportedError(
-            "plots need matplotlib, which is not installed. Run: pip install 'fimsym[report]'."
+            "plots need matplotlib, which is not installed. Run: pip install matplotlib"
+            + (f", {otherwise}." if otherwise else ".")
         ) from None
 
 

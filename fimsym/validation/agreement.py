@@ -1,13 +1,17 @@
 """Whether closed forms and Monte Carlo agree, at a family-wise error of 1e-6.
 
-Every parameter and quantity is one test, every layer's sum another. A test compares the
-difference with its standard error by Bernstein's inequality,
+Every parameter and quantity is one test. So is every layer's sum, and every layer's
+scale: the factor by which closed forms c_i would have to be multiplied to fit the
+estimates best, Σ c_i (c_i − m_i)/se_i² in units of its standard error √(Σ c_i²/se_i²),
+which sees a wrong factor where a sum cancels. A test compares a difference with its
+standard error by Bernstein's inequality,
 
     P(|error| > z·se) ≤ 2 exp(−z²/2 / (1 + z r/3)),     r = largest single effect / se,
 
-which holds for sums of bounded terms without a normal limit: a parameter that only rare
-labels inform cannot raise a false alarm. Bonferroni's correction over all tests of a run
-gives the family-wise error.
+which needs no normal limit: a parameter that only rare labels inform cannot raise a false
+alarm. It holds for sums of bounded terms; a Gaussian's labels are unbounded, and there the
+largest effect that occurred stands for the bound. Bonferroni's correction over all tests
+of a run gives the family-wise error.
 """
 
 from __future__ import annotations
@@ -48,9 +52,10 @@ class Comparison:
         monte_carlo: Its Monte Carlo estimate.
         standard_error: Standard error of the estimate.
         z: (closed form − Monte Carlo) / standard error, of the sum.
-        largest_z: Largest |z| of a parameter or of the sum.
-        detectable: Relative error of the sum that would be caught with probability 0.99;
-            infinite where the sum is zero.
+        scale_z: The same of the scale.
+        largest_z: Largest |z| of a parameter, of the sum or of the scale.
+        detectable: Relative error of all closed forms that the scale's test would catch
+            with probability 0.99; infinite where they are zero.
         parameters: Number of parameters.
         tested: How many of them the labels inform; the others are compared to rounding.
         agrees: No test of this row was rejected.
@@ -62,6 +67,7 @@ class Comparison:
     monte_carlo: float
     standard_error: float
     z: float
+    scale_z: float
     largest_z: float
     detectable: float
     parameters: int
@@ -125,8 +131,8 @@ def compare(
 
 
 def number_of_tests(closed: Mapping[str, Tensor], layers: Mapping[str, slice]) -> int:
-    """Return how many tests `compare` makes: parameters and layers, times quantities."""
-    return len(ESTIMATES) * (closed["fisher"].numel() + len(layers))
+    """Return how many tests `compare` makes: two a layer, one a parameter, per quantity."""
+    return len(ESTIMATES) * (closed["fisher"].numel() + 2 * len(layers))
 
 
 def _scores(truth, estimate, rounding):
@@ -148,26 +154,41 @@ def _log_tail(z: Tensor, ratio: Tensor) -> Tensor:
 
 
 def _layer(layer, name, truth, estimate, part, z, tested, rejected, threshold):
-    """Return the comparison of a layer's sum, whose parameters' errors are independent."""
-    error = float(estimate.standard_error[part].square().sum().sqrt())
-    closed, sampled = float(truth.sum()), float(estimate.mean[part].sum())
-    ratio = float(estimate.largest[part].max()) / error if error > 0 else 0.0
-    total = (closed - sampled) / error if bool(tested.any()) else 0.0
-    rejected |= float(_log_tail(torch.tensor(total), torch.tensor(ratio))) < threshold
-    critical = _critical(threshold, ratio) + _POWER
+    """Return the comparison of a layer's sum and scale; errors of parameters are independent."""
+    error, largest = estimate.standard_error[part], estimate.largest[part]
+    mean = estimate.mean[part]
+    weights = torch.where(tested, truth / error.square().clamp(min=1e-300), 0.0)
+    ones = torch.ones_like(truth)
+    total, sum_ratio = _combined(ones, truth - mean, error, largest, tested)
+    scale, scale_ratio = _combined(weights, truth - mean, error, largest, tested)
+    for statistic, ratio in ((total, sum_ratio), (scale, scale_ratio)):
+        rejected |= float(_log_tail(torch.tensor(statistic), torch.tensor(ratio))) < threshold
+    precision = float((weights * error).square().sum().sqrt())
+    critical = _critical(threshold, scale_ratio) + _POWER
     return Comparison(
         layer=layer,
         quantity=name,
-        closed_form=closed,
-        monte_carlo=sampled,
-        standard_error=error,
+        closed_form=float(truth.sum()),
+        monte_carlo=float(mean.sum()),
+        standard_error=float(error.square().sum().sqrt()),
         z=total,
-        largest_z=max(float(z.abs().max()), abs(total)),
-        detectable=critical * error / abs(closed) if closed else math.inf,
+        scale_z=scale,
+        largest_z=max(float(z.abs().max()), abs(total), abs(scale)),
+        detectable=critical / precision if precision else math.inf,
         parameters=z.numel(),
         tested=int(tested.sum()),
         agrees=not rejected,
     )
+
+
+def _combined(weights, difference, error, largest, tested):
+    """Return z of Σ w·difference over the tested parameters, and its Bernstein ratio."""
+    spread = float((weights * error)[tested].square().sum().sqrt())
+    if not spread > 0:
+        return 0.0, 0.0
+    total = float((weights * difference)[tested].sum())
+    effect = float((weights.abs() * largest)[tested].max())
+    return total / spread, effect / spread
 
 
 def _critical(threshold: float, ratio: float) -> float:

@@ -183,15 +183,27 @@ def _from_draws(law, at, samples, rng):
     for start in range(0, at.u.shape[1], width):
         part = slice(start, start + width)
         some = Derivatives(at.h, at.u[:, part], at.v[:, part])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**63)))
-            labels = law.given(at.h).sample((samples, some.u.shape[1]))
-        first, second = estimators(law, some, labels)
+        drawn = [
+            estimators(law, some, _labels(law, at.h, (rows, some.u.shape[1]), rng))
+            for rows in _split(samples, _ELEMENTS)
+        ]
+        first, second = (torch.cat(values) for values in zip(*drawn, strict=True))
         parts.append(_moments(first, second, None, None, samples))
     return {
         name: tuple(torch.cat([part[name][n] for part in parts]) for n in range(3))
         for name in ESTIMATES
     }
+
+
+def _labels(law, h, shape, rng):
+    """Draw labels from the law at h, leaving the global random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        return law.given(h).sample(shape)
+
+
+def _split(count, size):
+    return [min(size, count - start) for start in range(0, count, size)]
 
 
 def _moments(first, second, weights, law_weights, samples):

@@ -14,7 +14,7 @@ from fimsym.report import plots
 from fimsym.report.page import render
 from fimsym.validation.agreement import FAMILY_WISE_ERROR, Comparison
 from fimsym.validation.montecarlo import ESTIMATES
-from fimsym.validation.validate import ModelReport, Validation
+from fimsym.validation.validate import GAP, ModelReport, Validation
 
 HEADER = (
     "layer",
@@ -62,7 +62,8 @@ def verdict(comparison: Comparison) -> str:
 def summary(validation: Validation) -> str:
     """Return the verdict's reason in a sentence."""
     rejected = sum(not c.agrees for m in validation.models for c in m.agreement.comparisons)
-    broken = [m.task.name for m in validation.models if not m.agrees and m.agreement.agrees]
+    broken = [m.task.name for m in validation.models if m.autograd_gap > GAP]
+    apart = [m.task.name for m in validation.models if m.function_gap > GAP]
     text = (
         f"{validation.tests:,} tests at a family-wise error of {FAMILY_WISE_ERROR:g}, "
         f"{validation.samples:,} labels per input and parameter"
@@ -71,6 +72,8 @@ def summary(validation: Validation) -> str:
         text += f"; {rejected} row(s) rejected"
     if broken:
         text += f"; autograd along paths and through the network differ in {', '.join(broken)}"
+    if apart:
+        text += f"; an evaluator's single functions or bounds are wrong in {', '.join(apart)}"
     return text
 
 
@@ -84,7 +87,7 @@ def page(validation: Validation, command: str) -> str:
             "Closed forms come from the generated evaluators. The Monte Carlo side draws labels "
             "from the model and differentiates log p by autograd. Sums over each layer are "
             "shown; every parameter is tested as well. “Detectable” is the relative error of "
-            "the sum that this run catches with probability 0.99. “Exact” rows have no "
+            "a closed form that this run catches with probability 0.99. “Exact” rows have no "
             "randomness: the estimator is constant there."
         ),
         "header": HEADER,

@@ -16,6 +16,7 @@ from fimsym.engine import Analysis, analyze
 from fimsym.engine.analysis import QUANTITIES
 from fimsym.errors import DomainError, UnsupportedError
 from fimsym.families import families, family
+from fimsym.generated import evaluator
 from fimsym.report.progress import progress as progress_bar
 from fimsym.validation.agreement import (
     CLOSED_FORM,
@@ -36,8 +37,10 @@ from fimsym.validation.montecarlo import (
 )
 from fimsym.validation.tasks import TASKS, Task
 
+_MOST_SAMPLES = 10_000_000
 _SPOT_CHECKS = 5
-_SPOT_TOLERANCE = 1e-8
+GAP = 1e-8
+"""Largest relative difference between two ways to the same number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +53,15 @@ class Measurement:
         estimates: Monte Carlo estimates, from autograd.
         autograd_gap: Largest relative difference found between Î₁, Î₂ along a parameter's
             path and by autograd through the whole network.
+        function_gap: Largest relative difference between the analysis and the evaluator's
+            functions of one quantity; infinite where a bound of Theorem 4.1 is violated.
     """
 
     task: Task
     analysis: Analysis
     estimates: dict[str, Estimates]
     autograd_gap: float
+    function_gap: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +71,13 @@ class ModelReport:
     task: Task
     agreement: Agreement
     autograd_gap: float
+    function_gap: float
 
     @property
     def agrees(self) -> bool:
-        """Closed forms and Monte Carlo agree, and both see the same network."""
-        return self.agreement.agrees and self.autograd_gap <= _SPOT_TOLERANCE
+        """Closed forms and Monte Carlo agree, and both see the same network and formulas."""
+        gap = max(self.autograd_gap, self.function_gap)
+        return self.agreement.agrees and gap <= GAP
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -120,6 +128,7 @@ class Validation:
                     "inputs": len(model.task.inputs),
                     "quality": model.task.quality,
                     "autograd_gap": model.autograd_gap,
+                    "function_gap": _finite(model.function_gap),
                     "agrees": model.agrees,
                     "comparisons": [
                         _plain(comparison) for comparison in model.agreement.comparisons
@@ -131,7 +140,7 @@ class Validation:
 
 
 def validate(
-    names: Sequence[str] = (),
+    names: str | Sequence[str] = (),
     samples: int = 100_000,
     seed: int = 0,
     inputs: int = 16,
@@ -155,17 +164,18 @@ def validate(
 
     Raises:
         SpecError: an unknown family.
-        DomainError: fewer than 1000 samples, or a negative seed.
+        DomainError: samples, seed or inputs out of range.
         UnsupportedError: a family without a task, or scikit-learn is missing.
     """
+    names = (names,) if isinstance(names, str) else names
     chosen = tuple(dict.fromkeys(family(name).name for name in names)) or families()
     for name in chosen:
         if name not in TASKS:
             raise UnsupportedError(f"no validation task for {name}; there is: {', '.join(TASKS)}.")
-    if not (isinstance(samples, int) and samples >= 1000):
+    if not (isinstance(samples, int) and 1000 <= samples <= _MOST_SAMPLES):
         raise DomainError(
-            f"samples must be an integer of at least 1000, so that standard errors mean "
-            f"something; got {samples!r}."
+            f"samples must be an integer from 1000, so that standard errors mean something, to "
+            f"{_MOST_SAMPLES:,}, so that a parameter's labels fit in memory; got {samples!r}."
         )
     if not (isinstance(seed, int) and 0 <= seed < 2**32):
         raise DomainError(f"seed must be an integer from 0 to 2^32 − 1; got {seed!r}.")
@@ -190,7 +200,7 @@ def measure(task: Task, samples: int, seed: int, progress: bool = True) -> Measu
     gap = _autograd_gap(task, law, points, seed)
     with progress_bar(f"{task.name}: Monte Carlo", len(points), progress) as advance:
         estimates = simulate(law, points, samples, seed, advance)
-    return Measurement(task, analysis, estimates, gap)
+    return Measurement(task, analysis, estimates, gap, _function_gap(analysis, points))
 
 
 def judge(measured: Sequence[Measurement]) -> tuple[tuple[ModelReport, ...], int]:
@@ -201,7 +211,9 @@ def judge(measured: Sequence[Measurement]) -> tuple[tuple[ModelReport, ...], int
         sides.append((closed, _layers(measurement.analysis)))
     tests = sum(number_of_tests(closed, layers) for closed, layers in sides)
     reports = tuple(
-        ModelReport(m.task, compare(closed, m.estimates, layers, tests), m.autograd_gap)
+        ModelReport(
+            m.task, compare(closed, m.estimates, layers, tests), m.autograd_gap, m.function_gap
+        )
         for m, (closed, layers) in zip(measured, sides, strict=True)
     )
     return reports, tests
@@ -237,10 +249,43 @@ def _autograd_gap(task: Task, law: Law, points: Sequence[Derivatives], seed: int
     return gap
 
 
+def _function_gap(analysis: Analysis, points: Sequence[Derivatives]) -> float:
+    """Compare the evaluator's functions of one quantity, and its bounds, with the analysis."""
+    module = evaluator(analysis.family)
+    h, u, v = (torch.stack([getattr(at, name) for at in points]) for name in ("h", "u", "v"))
+    constants = analysis.constants
+    of_functions = {
+        "fisher": module.fisher(h, u, **constants),
+        "variance_score_squared": module.variance_score_squared(h, u, **constants),
+        "variance_negative_hessian": module.variance_negative_hessian(h, v, **constants),
+        "covariance": module.covariance(h, u, v, **constants),
+    }
+    gap = 0.0
+    for quantity, values in of_functions.items():
+        whole = _flat(getattr(analysis, quantity))
+        scale = max(float(whole.abs().max()), sys.float_info.min)
+        gap = max(gap, float((values.mean(0) - whole).abs().max()) / scale)
+    bounds = module.bounds(h, **constants)
+    norm, norm_v = u.square().sum(1), v.square().sum(1)
+    limits = (
+        (of_functions["fisher"], norm, bounds.fisher_min, bounds.fisher_max),
+        (of_functions["variance_negative_hessian"], norm_v, bounds.fisher_min, bounds.fisher_max),
+        (of_functions["variance_score_squared"], norm**2, bounds.quartic_min, bounds.quartic_max),
+    )
+    for value, size, low, high in limits:
+        slack = GAP * size * high[:, None]
+        inside = (value >= size * low[:, None] - slack) & (value <= size * high[:, None] + slack)
+        gap = gap if bool(inside.all()) else math.inf
+    return gap
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def _plain(comparison: Comparison) -> dict[str, Any]:
     record = dataclasses.asdict(comparison)
     record["closed_form_of"] = CLOSED_FORM[comparison.quantity]
     return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in record.items()
+        key: _finite(value) if isinstance(value, float) else value for key, value in record.items()
     }
