@@ -11,7 +11,7 @@ help:  ## Show the targets
 
 validate: $(READY)  ## Check every closed form against Monte Carlo on real data
 	mkdir -p build
-	OMP_NUM_THREADS=2 $(BIN)/fimsym validate --report build/validation.html
+	$(BIN)/fimsym validate --report build/validation.html
 
 test: $(READY)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

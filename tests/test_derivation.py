@@ -114,6 +114,9 @@ def test_number_of_outputs_stays_symbolic(case):
     for name in ("fisher", "variance_score_squared", "variance_negative_hessian"):
         assert size in getattr(derivation, name).free_symbols
     assert derivation.variance_score_squared.count_ops() < 100
+    assert derivation.outputs == size
+    substituted = derivation.fisher.subs(derivation.outputs, 2).doit()
+    assert sp.simplify(substituted - derivation.explicit("fisher", 2)) == 0
 
 
 def test_formulas_equal_fifty_digit_derivatives(case):

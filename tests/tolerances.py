@@ -12,8 +12,5 @@ ENUMERATION = 1e-9
 """Relative error of `analyze` against enumeration by autograd, float64: double backward
 through a few layers loses up to six digits of sixteen; this leaves one to spare."""
 
-SYMBOLIC_TO_FLOAT = 1e-13
-"""A SymPy expression evaluated to 50 digits, against the same in float64."""
-
 POWER = 0.02
 """Relative error planted in an evaluator that validation must catch."""

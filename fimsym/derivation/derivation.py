@@ -87,6 +87,11 @@ class Derivation:
     proofs: tuple[Proof, ...]
 
     @property
+    def outputs(self) -> sp.Symbol:
+        """The symbol of the number of outputs, C or m, as it occurs in every quantity."""
+        return axis(self.family)
+
+    @property
     def formulas(self) -> dict[str, tuple[str, str]]:
         """LaTeX of each definition, left- and right-hand side, in reading order."""
         names = {}
