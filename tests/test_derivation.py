@@ -8,7 +8,7 @@ import pytest
 import sympy as sp
 
 import fimsym
-from fimsym.derivation import bounds, moments, prove, stable
+from fimsym.derivation import bounds, certificates, moments, prove, stable
 from fimsym.derivation.normal import inline, normal, unroll
 from fimsym.derivation.proofs import identities
 from fimsym.derivation.symbols import axis, h, index, log_partition, probability, total, u, v
@@ -21,7 +21,7 @@ NAMES = sorted(CASES)
 CLAIMS = [
     (name, claim)
     for name in NAMES
-    for claim in (*identities(family(name)), *bounds.certificates(family(name)))
+    for claim in (*identities(family(name)), *certificates.certificates(family(name)))
 ]
 
 
@@ -105,7 +105,7 @@ def test_a_wrong_bound_is_refused(name, monkeypatch):
             planted = (*program[:place], wrong, *program[place + 1 :])
             monkeypatch.setattr(bounds, "definitions", lambda _, planted=planted: planted)
             with pytest.raises((DerivationError, ValueError)):
-                list(map(prove, bounds.certificates(family(name))))
+                list(map(prove, certificates.certificates(family(name))))
 
 
 def test_number_of_outputs_stays_symbolic(case):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import sympy as sp
 
-from fimsym.derivation import accurate, bounds, moments, stable
+from fimsym.derivation import accurate, bounds, certificates, moments, stable
 from fimsym.derivation.cumulants import cumulant
 from fimsym.derivation.normal import Definition, inline, letter_sums, unroll
 from fimsym.derivation.proofs import Proof, identities, prove
@@ -211,7 +211,7 @@ def derive(name_or_family: str | Family) -> Derivation:
 
 @functools.cache
 def _derive(spec: Family) -> Derivation:
-    proofs = tuple(map(prove, (*identities(spec), *bounds.certificates(spec))))
+    proofs = tuple(map(prove, (*identities(spec), *certificates.certificates(spec))))
     program = stable.definitions(spec)
     explicit = {
         name: inline(stable.symbol_of(program, name), program) for name in stable.QUANTITIES

@@ -1,0 +1,250 @@
+"""Certificates of Theorem 4.1: identities whose right-hand side cannot be negative.
+
+Every bound that `fimsym.derivation.bounds` states is proven from its own lines, inlined,
+for any number of outputs.
+"""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from fimsym.derivation import bounds
+from fimsym.derivation.cumulants import cumulant
+from fimsym.derivation.normal import BOUND, inline
+from fimsym.derivation.proofs import Identity
+from fimsym.derivation.stable import uses_probabilities
+from fimsym.derivation.symbols import (
+    AxisMax,
+    Others,
+    RoundedUp,
+    index,
+    probability,
+    total,
+    u,
+    v,
+)
+from fimsym.families import Family
+
+_p = probability[index]
+
+
+def certificates(family: Family) -> tuple[Identity, ...]:
+    """Return the identities that prove the six inequalities of Theorem 4.1."""
+    if uses_probabilities([cumulant(family, 2, 0)]):
+        return _softmax_certificates(family)
+    return _independent_certificates(family)
+
+
+def _independent_certificates(family):
+    second, fourth = bounds.cumulants_of_one(family)
+    if not (second.atoms(sp.Indexed) or fourth.atoms(sp.Indexed)):
+        return _equalities(family)
+    return tuple(
+        certificate
+        for side, sign in (("min", 1), ("max", -1))
+        for certificate in _certificates_of_side(family, second, fourth, side, sign)
+    )
+
+
+def _equalities(family):
+    """Prove that each form is its constant times the norm, where curvature is constant."""
+    information, variance, hessian = _forms(family)
+    values = {line.name: line.expression for line in bounds.definitions(family)}
+    first, second = total(family, u[index] ** 2), total(family, v[index] ** 2)
+    forms = {
+        "fisher": (information, "fisher", first),
+        "variance_negative_hessian": (hessian, "fisher", second),
+        "variance_score_squared": (variance, "quartic", first**2),
+    }
+    return tuple(
+        Identity(
+            f"theorem 4.1: {name}, {side}",
+            f"the form equals {constant}_{side} times the norm, so the bound is an equality",
+            form,
+            values[f"{constant}_{side}"] * norm,
+        )
+        for name, (form, constant, norm) in forms.items()
+        for side in ("min", "max")
+    )
+
+
+def _certificates_of_side(family, second, fourth, side, sign):
+    """Split form − λ·norm into terms of one sign; λ bounds every κ₂ (and κ₄) from one side."""
+    information, variance, hessian = _forms(family)
+    bound = sp.Symbol(f"kappa2_{side}", real=True)
+    tail = sp.Symbol(f"kappa4_{side}", real=True)
+    for name, base, form in (
+        ("fisher", u, information),
+        ("variance_negative_hessian", v, hessian),
+    ):
+        square = base[index] ** 2
+        yield Identity(
+            f"theorem 4.1: {name}, {side}",
+            "form − λ‖·‖² = Σ (κ₂ − λ)(·)², every term of one sign",
+            sign * (form - bound * total(family, square)),
+            sign * total(family, (second - bound) * square),
+        )
+    square = u[index] ** 2
+    norm = total(family, square)
+    gap, sums = (total(family, (second + s * bound) * square) for s in (-1, 1))
+    yield Identity(
+        f"theorem 4.1: variance_score_squared, {side}",
+        "V₁ − (2κ₂² + κ₄)‖u‖⁴ splits into differences of one sign",
+        sign * (variance - (2 * bound**2 + tail) * norm**2),
+        sign * (2 * gap * sums + total(family, fourth * square**2) - tail * norm**2),
+    )
+
+
+def _softmax_certificates(family):
+    """Prove each bound that the program states, with its own lines inlined."""
+    program = bounds.definitions(family)
+    lines = [line for line in program if line.name != "probability"]
+    values = {line.name: _in_sums(inline(line.expression, lines), family) for line in lines}
+    return (
+        *_softmax_lower(family, values),
+        *_softmax_fisher_upper(family, values["fisher_max"]),
+        *_softmax_quartic_upper(family, values),
+    )
+
+
+def _in_sums(expression, family):
+    """Write Σ_{j≠i} x_j as Σ_j x_j − x_i, and drop the allowance for rounding."""
+    expression = expression.replace(
+        lambda node: isinstance(node, Others),
+        lambda node: total(family, node.args[0]) - node.args[0],
+    )
+    return expression.replace(lambda node: isinstance(node, RoundedUp), lambda node: node.args[0])
+
+
+def _centred(family, base):
+    return base[index] - total(family, _p * base[index])
+
+
+def _forms(family):
+    """Return I, V₁ and V₂ in cumulants of F."""
+    information = cumulant(family, 2, 0)
+    return information, cumulant(family, 4, 0) + 2 * information**2, cumulant(family, 0, 2)
+
+
+def _softmax_lower(family, values):
+    """λ_min = 0: each form is a sum of squares and vanishes along the all-ones vector."""
+    information, variance, hessian = _forms(family)
+    score, second = _centred(family, u), _centred(family, v)
+    norm, norm_v = total(family, u[index] ** 2), total(family, v[index] ** 2)
+    low, quartic = values["fisher_min"], values["quartic_min"]
+    squares = {
+        "fisher": (information, low * norm, total(family, _p * score**2)),
+        "variance_negative_hessian": (hessian, low * norm_v, total(family, _p * second**2)),
+        "variance_score_squared": (
+            variance,
+            quartic * norm**2,
+            total(family, _p * (score**2 - information) ** 2),
+        ),
+    }
+    ones = {u[index]: sp.Integer(1), v[index]: sp.Integer(1)}
+    for name, (form, bound, sum_of_squares) in squares.items():
+        yield Identity(
+            f"theorem 4.1: {name}, min",
+            "the form minus λ_min times the norm is a sum of squares",
+            form - bound,
+            sum_of_squares,
+        )
+        yield Identity(
+            f"theorem 4.1: {name}, min attained",
+            "the all-ones direction gives zero, so λ_min = 0",
+            form.xreplace(ones),
+            sp.Integer(0),
+        )
+
+
+def _softmax_fisher_upper(family, fisher_max):
+    """Prove every candidate that the program takes the least of.
+
+    A candidate max_i a_i bounds the form when Σ a_i w_i² does; one without a maximum, a
+    trace, when it does so times ‖w‖².
+    """
+    weights = [node.args[0] for node in fisher_max.args if isinstance(node, AxisMax)]
+    (trace,) = (node for node in fisher_max.args if not isinstance(node, AxisMax))
+    (doubled,) = (weight for weight in weights if weight.has(sp.Sum))
+    (plain,) = (weight for weight in weights if not weight.has(sp.Sum))
+    for name, base, form in (
+        ("fisher", u, cumulant(family, 2, 0)),
+        ("variance_negative_hessian", v, cumulant(family, 0, 2)),
+    ):
+        w = base[index]
+        yield Identity(
+            f"theorem 4.1: {name}, max of p",
+            "Σ p_i u_i² − I = (Σ p u)² ≥ 0",
+            total(family, plain * w**2) - form,
+            total(family, _p * w) ** 2,
+        )
+        yield Identity(
+            f"theorem 4.1: {name}, max of 2p(1 − p)",
+            "Σ 2p_i(1 − p_i)u_i² − I = Σ_{i<j} p_i p_j (u_i + u_j)² ≥ 0",
+            total(family, doubled * w**2) - form,
+            _pairs(family, base),
+        )
+        spread = 1 - 2 * _p + total(family, _p**2)
+        norm = total(family, w**2)
+        yield Identity(
+            f"theorem 4.1: {name}, max by trace",
+            "(1 − ‖p‖²)‖u‖² − I = Σ p_y (‖e_y − p‖²‖u‖² − ⟨e_y − p, u⟩²) ≥ 0",
+            trace * norm - form,
+            total(family, _p * (spread * norm - _centred(family, base) ** 2)),
+        )
+
+
+def _pairs(family, base):
+    """Return Σ_{i<j} p_i p_j (w_i + w_j)²."""
+    other = BOUND[1]
+    every = total(family, _p * (base[index] + base[other]) ** 2)
+    every = total(family, probability[other] * every, over=other)
+    return every / 2 - total(family, 2 * _p**2 * base[index] ** 2)
+
+
+def _softmax_quartic_upper(family, values):
+    """Two upper bounds of λ_max(M): by λ_max(I), and by the trace of Cov((t−η)(t−η)ᵀ).
+
+    The second holds because V₁ = Σ p_y ⟨X_y − I, uuᵀ⟩², where X_y = (e_y−p)(e_y−p)ᵀ, and
+    each inner product is at most ‖X_y − I‖ ‖u‖².
+    """
+    information, variance, _ = _forms(family)
+    score, norm = _centred(family, u), total(family, u[index] ** 2)
+    largest = sp.Symbol("distance_max", real=True)
+    label, entry, squared = _squared_norms(family)
+    stated = [node for node in values["quartic_max"].args if isinstance(node, sp.Sum)]
+    others = [node for node in values["quartic_max"].args if node not in stated]
+    yield Identity(
+        "theorem 4.1: distance",
+        "the distances that the program uses are ‖e_y − p‖²",
+        values["distance"].xreplace({index: label}),
+        entry,
+    )
+    yield Identity(
+        "theorem 4.1: eigenvalue bound",
+        "the other bound that the program uses is λ_max(I) max_y ‖e_y − p‖²",
+        sp.Add(*others),
+        values["fisher_max"] * AxisMax(values["distance"]),
+    )
+    yield Identity(
+        "theorem 4.1: variance_score_squared, max by eigenvalue",
+        "d I‖u‖² − V₁ = Σ p_y s_y²(d‖u‖² − s_y²) + I² ≥ 0, d = max ‖e_y − p‖²",
+        largest * norm * information - variance,
+        total(family, _p * score**2 * (largest * norm - score**2)) + information**2,
+    )
+    yield Identity(
+        "theorem 4.1: variance_score_squared, max by trace",
+        "Σ p_y ‖X_y − I‖² = Σ p_y d_y (d_y − p_y), d_y = ‖e_y − p‖²",
+        total(family, probability[label] * squared, over=label),
+        sp.Add(*stated),
+    )
+
+
+def _squared_norms(family):
+    """Return y, ‖e_y − p‖² and ‖X_y − I‖², summed entry by entry."""
+    label, a, b = BOUND[1:4]
+    delta = sp.KroneckerDelta
+    deviation = (delta(a, label) - probability[a]) * (delta(b, label) - probability[b])
+    deviation -= probability[a] * delta(a, b) - probability[a] * probability[b]
+    squared = total(family, total(family, deviation**2, over=a), over=b)
+    return label, total(family, (delta(a, label) - probability[a]) ** 2, over=a), squared

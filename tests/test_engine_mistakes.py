@@ -1,0 +1,231 @@
+"""Mistakes in calls of `analyze`: what was expected, what came, what to do."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import fimsym
+from fimsym.errors import DomainError, ShapeError, SpecError, UnsupportedError
+from tests.networks import build, inputs, mlp
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + torch.randn(x.shape[0], self.out_features, dtype=x.dtype)
+
+
+class AcrossBatch(nn.Linear):
+    def forward(self, x):
+        return super().forward(x - x.mean(0))
+
+
+class Tuple(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class Flat(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)[:, 0]
+
+
+class Detached(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+class RootOfZero(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + (self.weight * 0).abs().sqrt().sum()
+
+
+MISTAKES = {
+    "empty": (lambda: mlp(4, 3), inputs(0, 4), {}, ShapeError, "data is empty"),
+    "empty iterable": (lambda: mlp(4, 3), [], {}, ShapeError, "data is empty"),
+    "nan input": (
+        lambda: mlp(4, 3),
+        torch.cat([inputs(2, 4), torch.full((1, 4), math.nan).double()]),
+        {},
+        DomainError,
+        "input 2 holds a NaN",
+    ),
+    "text": (lambda: mlp(4, 3), "digits.csv", {}, DomainError, "data must be a tensor"),
+    "integers": (lambda: mlp(4, 3), torch.ones(2, 4).long(), {}, DomainError, "int64.*Convert"),
+    "one class": (lambda: mlp(4, 1), inputs(2, 4), {}, ShapeError, "at least 2"),
+    "label too large": (
+        lambda: mlp(4, 3),
+        (inputs(2, 4), torch.tensor([0, 3])),
+        {},
+        ShapeError,
+        "label 3 of input 1",
+    ),
+    "targets of another width": (
+        lambda: mlp(4, 3),
+        (inputs(2, 4), inputs(2, 2)),
+        {"family": "gaussian"},
+        ShapeError,
+        r"3 output\(s\), the labels have shape \[2, 2\]",
+    ),
+    "flat output": (lambda: Flat(4, 3), inputs(2, 4), {}, ShapeError, "unsqueeze"),
+    "tuple output": (lambda: Tuple(4, 3), inputs(2, 4), {}, ShapeError, "tuple"),
+    "unknown family": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"family": "gausian"},
+        SpecError,
+        "Did you mean 'gaussian'",
+    ),
+    "no family": (lambda: mlp(4, 3), inputs(2, 4), {"family": None}, SpecError, "no family given"),
+    "unknown quantity": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"quantities": ("fischer",)},
+        SpecError,
+        "'fisher'",
+    ),
+    "unknown link": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"link": "probit"},
+        UnsupportedError,
+        "natural",
+    ),
+    "unknown grouping": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"groups": "layers"},
+        SpecError,
+        "'layer'",
+    ),
+    "unknown constant": (lambda: mlp(4, 3), inputs(2, 4), {"sigma": 1.0}, SpecError, "none"),
+    "sigma": (
+        lambda: mlp(4, 3),
+        inputs(2, 4),
+        {"family": "gaussian", "sigma": 0},
+        DomainError,
+        "sigma",
+    ),
+    "memory": (lambda: mlp(4, 3), inputs(2, 4), {"max_memory": "lots"}, SpecError, "2GB"),
+    "random": (lambda: Noisy(4, 3), inputs(2, 4), {}, DomainError, "two forward passes"),
+    "across the batch": (
+        lambda: AcrossBatch(4, 3),
+        inputs(2, 4),
+        {},
+        DomainError,
+        "rest of the batch",
+    ),
+    "diverged": (
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.Threshold(1e9, math.inf)),
+        inputs(2, 4),
+        {},
+        DomainError,
+        "output for input 0",
+    ),
+    "infinite derivative": (
+        lambda: RootOfZero(4, 3),
+        inputs(2, 4),
+        {},
+        UnsupportedError,
+        "first derivative.*'weight'",
+    ),
+    "detached": (lambda: Detached(4, 3), inputs(2, 4), {}, UnsupportedError, "does not depend"),
+    "half classes": (
+        lambda: mlp(4, 3),
+        (inputs(2, 4), torch.tensor([0.5, 1.0])),
+        {},
+        ShapeError,
+        "label 0.5",
+    ),
+    "one-hot labels": (
+        lambda: mlp(4, 3),
+        (inputs(2, 4), torch.eye(3)[:2]),
+        {},
+        ShapeError,
+        "argmax",
+    ),
+    "rows in a list": (lambda: mlp(4, 3), inputs(3, 4).tolist(), {}, ShapeError, "np.stack"),
+    "device": (lambda: mlp(4, 3), inputs(2, 4), {"device": "gpu"}, UnsupportedError, "'gpu'"),
+    "lazy": (
+        lambda: nn.Sequential(nn.LazyLinear(3)),
+        inputs(2, 4),
+        {},
+        UnsupportedError,
+        "no shape yet",
+    ),
+    "wrong width": (lambda: mlp(4, 3), inputs(2, 5), {}, ShapeError, r"refuses a batch.*\[2, 5\]"),
+    "nothing trainable": (
+        lambda: mlp(4, 3).requires_grad_(False),
+        inputs(2, 4),
+        {},
+        UnsupportedError,
+        "no trainable",
+    ),
+}
+
+
+def test_dependence_on_the_batch_is_noticed_in_any_batch():
+    data = inputs(5, 4)
+    with pytest.raises(DomainError, match="output for input 1 changes with the rest"):
+        fimsym.analyze(build(lambda: AcrossBatch(4, 3)), [data[:1], data[1:]], "categorical")
+
+    class Branch(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (2 if bool((x > 0).all()) else 1)
+
+    positive = inputs(2, 4).abs()
+    with pytest.raises(DomainError, match="output for input 2 changes"):
+        fimsym.analyze(
+            build(lambda: Branch(4, 3)), [positive, torch.cat([positive, -positive])], "categorical"
+        )
+
+
+def test_buffers_of_the_model_are_left_alone():
+    class Counting(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 3)
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x):
+            self.count.add_(1)
+            return super().forward(x)
+
+    model = build(Counting)
+    fimsym.analyze(model, inputs(3, 4), "categorical")
+    assert model.count == 0
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_explained(mistake):
+    factory, data, options, error, message = MISTAKES[mistake]
+    with pytest.raises(error, match=message):
+        fimsym.analyze(build(factory), data, **{"family": "categorical", **options})
+
+
+def test_no_module():
+    with pytest.raises(UnsupportedError, match=r"torch\.nn\.Module"):
+        fimsym.analyze(lambda x: x, inputs(2, 4), "categorical")
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Dropout(0.5), nn.BatchNorm1d(4), nn.AlphaDropout(0.1), nn.RReLU()], ids=str
+)
+def test_training_mode(layer):
+    model = nn.Sequential(nn.Linear(4, 4), layer, nn.Linear(4, 3)).double().train()
+    with pytest.raises(DomainError, match=r"model\.eval\(\)"):
+        fimsym.analyze(model, inputs(2, 4), "categorical")
+    assert fimsym.analyze(model.eval(), inputs(2, 4), "categorical").inputs == 2
+    plain = mlp(4, 5, 3).double().train()
+    assert fimsym.analyze(plain, inputs(2, 4), "categorical").inputs == 2
+
+
+def test_no_second_derivative_is_named_and_first_ones_still_work():
+    class Model(nn.Linear):
+        def forward(self, x):
+            return torch.cdist(super().forward(x), torch.ones(3, 3, dtype=x.dtype), p=1.5)
+
+    model = build(lambda: Model(4, 3))
+    with pytest.raises(UnsupportedError, match="no second derivatives"):
+        fimsym.analyze(model, inputs(2, 4), "categorical", quantities="all")
+    assert fimsym.analyze(model, inputs(2, 4), "categorical").inputs == 2
