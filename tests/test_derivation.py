@@ -240,6 +240,7 @@ def test_inlining_does_not_capture_indices():
 def test_latex_and_mistakes():
     derivation = fimsym.derive("categorical")
     assert r"\sum_{i=1}^{C}" in derivation.latex()
+    assert repr(derivation).startswith("Derivation(categorical: ")
     assert derivation._repr_latex_().startswith("$$")
     with pytest.raises(SpecError, match="Did you mean 'fisher'"):
         derivation.evaluate("fishr", [0.0, 1.0], [1.0, 2.0])

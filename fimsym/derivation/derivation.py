@@ -44,7 +44,7 @@ NAMES = {
 _ORDERS = ((1, 0), (2, 0), (3, 0), (4, 0), (0, 1), (0, 2), (2, 1))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Derivation:
     """What follows from one log-partition F, with C (or m) outputs symbolic.
 
@@ -85,6 +85,9 @@ class Derivation:
     bounds: dict[str, sp.Expr]
     bound_definitions: tuple[Definition, ...]
     proofs: tuple[Proof, ...]
+
+    def __repr__(self) -> str:
+        return f"Derivation({self.family.name}: {len(self.proofs)} identities proven)"
 
     @property
     def outputs(self) -> sp.Symbol:
