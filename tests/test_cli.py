@@ -128,6 +128,7 @@ def test_disagreement_exits_with_1(monkeypatch, tmp_path):
         (("generate", "gaussian", "--all"), "got NAME and --all"),
         (("generate", "gaussian", "-o", "/dev/null"), "not a regular file"),
         (("validate", "--report", ""), "an empty path"),
+        (("generate", "gaussian", "-o", "a" * 300), "too long"),
         (("generate", "gaussian", "-o", "missing/dir/x.py"), "no folder missing/dir"),
         (("validate", "gausian"), "Did you mean 'gaussian'"),
         (("validate", "--report", "."), "it is a folder"),

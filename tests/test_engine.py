@@ -99,7 +99,7 @@ def test_layer_norm_in_nested_forward_mode_is_wrong_and_would_be_noticed(monkeyp
         return torch.vmap(one)(data)
 
     network, data = Network(model), inputs(2, 4)
-    h, whole = model(data).detach(), Block(0, network.size)
+    whole = Block(0, network.size)
     right = derivatives.hessian_forward_over_reverse(network, whole, data)
     wrong = nested_forward(network, whole, data)
     assert (wrong - right).abs().max() > 0.01 * right.abs().max()
@@ -108,9 +108,9 @@ def test_layer_norm_in_nested_forward_mode_is_wrong_and_would_be_noticed(monkeyp
     take = derivatives.Differentiator(network, "second")
     for start in range(0, network.size, 4):
         block = Block(start, min(start + 4, network.size))
-        take(block, data, h, 0)
+        take(block, data, 0, 3)
     assert take.way == "forward over reverse"
-    torch.testing.assert_close(take(whole, data, h, 0), right)
+    torch.testing.assert_close(take(whole, data, 0, 3), right)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7])
@@ -122,6 +122,33 @@ def test_gradients_that_vmap_gets_wrong_are_taken_another_way(batch):
     truth = enumeration.moments("categorical", model, data)
     for name in got.values:
         assert_close(flat(got.values[name]), truth[name], truth["fisher"].max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("size", "bias"), [(1.0, 0.0), (1e-3, 1e4), (1e-6, 1.0)])
+def test_wrong_gradients_are_noticed_in_low_precision(dtype, size, bias):
+    model = build(
+        lambda: nn.Sequential(nn.Linear(4, 4, bias=False), nn.PReLU(), nn.Linear(4, 3))
+    ).to(dtype)
+    with torch.no_grad():
+        model[2].bias += bias
+    data = (size * inputs(3, 4)).to(dtype)
+    got = fimsym.analyze(model, data, "categorical")
+    truth = fimsym.analyze(model.double(), data.double(), "categorical")
+    for name in truth.fisher:
+        error = (got.fisher[name] - truth.fisher[name]).abs().max()
+        # At h = 1e4 float32 knows p to 1e-3; a mixed-up gradient is off by tenths.
+        assert error <= 1e-2 * truth.fisher[name].abs().max()
+
+
+def test_float64_takes_over_where_float32_is_too_coarse():
+    class Rapid(nn.Linear):
+        def forward(self, x):
+            return torch.sin(1e7 * super().forward(x))
+
+    model = build(lambda: Rapid(4, 3)).float()
+    got = fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")
+    assert got.ways["second"].endswith("in float64")
 
 
 def test_the_three_ways_of_second_derivatives_agree():

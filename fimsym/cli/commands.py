@@ -24,6 +24,9 @@ class Commands(click.Group):
         except FimsymError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2)
+        except OSError as error:
+            click.echo(f"Error: cannot write the output: {error.strerror}.", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was written", err=True)
             ctx.exit(130)

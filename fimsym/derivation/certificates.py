@@ -12,7 +12,7 @@ from fimsym.derivation import bounds
 from fimsym.derivation.cumulants import cumulant
 from fimsym.derivation.normal import BOUND, inline
 from fimsym.derivation.proofs import Identity
-from fimsym.derivation.stable import uses_probabilities
+from fimsym.derivation.stable import softmax, uses_probabilities
 from fimsym.derivation.symbols import (
     AxisMax,
     Others,
@@ -23,6 +23,7 @@ from fimsym.derivation.symbols import (
     u,
     v,
 )
+from fimsym.errors import DerivationError
 from fimsym.families import Family
 
 _p = probability[index]
@@ -100,7 +101,14 @@ def _softmax_certificates(family):
     program = bounds.definitions(family)
     lines = [line for line in program if line.name != "probability"]
     values = {line.name: _in_sums(inline(line.expression, lines), family) for line in lines}
+    probabilities = [line.expression for line in program if line not in lines]
     return (
+        Identity(
+            "theorem 4.1: probabilities",
+            "the program's p are softmax(h)",
+            sp.Add(*probabilities),
+            softmax(family).expression,
+        ),
         *_softmax_lower(family, values),
         *_softmax_fisher_upper(family, values["fisher_max"]),
         *_softmax_quartic_upper(family, values),
@@ -108,12 +116,30 @@ def _softmax_certificates(family):
 
 
 def _in_sums(expression, family):
-    """Write Σ_{j≠i} x_j as Σ_j x_j − x_i, and drop the allowance for rounding."""
-    expression = expression.replace(
+    """Write Σ_{j≠i} x_j as Σ_j x_j − x_i."""
+    return expression.replace(
         lambda node: isinstance(node, Others),
         lambda node: total(family, node.args[0]) - node.args[0],
     )
-    return expression.replace(lambda node: isinstance(node, RoundedUp), lambda node: node.args[0])
+
+
+def _candidates(bound, *kinds):
+    """Return the candidates that a bound is the least of, one of each kind, in order.
+
+    Raises:
+        DerivationError: it is not such a minimum.
+    """
+    found = [[node for node in bound.args if kind(node)] for kind in kinds]
+    if (
+        not isinstance(bound, sp.Min)
+        or len(bound.args) != len(kinds)
+        or any(len(nodes) != 1 for nodes in found)
+    ):
+        raise DerivationError(
+            f"expected an upper bound that is the least of {len(kinds)} known candidates; got "
+            f"{bound}. Prove every candidate in fimsym/derivation/certificates.py."
+        )
+    return [nodes[0] for nodes in found]
 
 
 def _centred(family, base):
@@ -163,10 +189,13 @@ def _softmax_fisher_upper(family, fisher_max):
     A candidate max_i a_i bounds the form when Σ a_i w_i² does; one without a maximum, a
     trace, when it does so times ‖w‖².
     """
-    weights = [node.args[0] for node in fisher_max.args if isinstance(node, AxisMax)]
-    (trace,) = (node for node in fisher_max.args if not isinstance(node, AxisMax))
-    (doubled,) = (weight for weight in weights if weight.has(sp.Sum))
-    (plain,) = (weight for weight in weights if not weight.has(sp.Sum))
+    plain, doubled, trace = _candidates(
+        fisher_max,
+        lambda node: isinstance(node, AxisMax) and not node.has(sp.Sum),
+        lambda node: isinstance(node, AxisMax) and node.has(sp.Sum),
+        lambda node: isinstance(node, sp.Sum),
+    )
+    plain, doubled = plain.args[0], doubled.args[0]
     for name, base, form in (
         ("fisher", u, cumulant(family, 2, 0)),
         ("variance_negative_hessian", v, cumulant(family, 0, 2)),
@@ -212,19 +241,30 @@ def _softmax_quartic_upper(family, values):
     score, norm = _centred(family, u), total(family, u[index] ** 2)
     largest = sp.Symbol("distance_max", real=True)
     label, entry, squared = _squared_norms(family)
-    stated = [node for node in values["quartic_max"].args if isinstance(node, sp.Sum)]
-    others = [node for node in values["quartic_max"].args if node not in stated]
+    by_trace, by_eigenvalue = _candidates(
+        values["quartic_max"],
+        lambda node: isinstance(node, RoundedUp),
+        lambda node: not isinstance(node, RoundedUp),
+    )
+    stated, allowance = by_trace.args
+    distance = values["distance"]
     yield Identity(
         "theorem 4.1: distance",
         "the distances that the program uses are ‖e_y − p‖²",
-        values["distance"].xreplace({index: label}),
+        distance.xreplace({index: label}),
         entry,
     )
     yield Identity(
         "theorem 4.1: eigenvalue bound",
         "the other bound that the program uses is λ_max(I) max_y ‖e_y − p‖²",
-        sp.Add(*others),
-        values["fisher_max"] * AxisMax(values["distance"]),
+        by_eigenvalue,
+        values["fisher_max"] * AxisMax(distance),
+    )
+    yield Identity(
+        "theorem 4.1: allowance for rounding",
+        "it is a multiple of Σ p_y d_y (d_y + p_y), the size of the trace's terms",
+        allowance,
+        total(family, _p * distance * (distance + _p)),
     )
     yield Identity(
         "theorem 4.1: variance_score_squared, max by eigenvalue",
@@ -236,7 +276,7 @@ def _softmax_quartic_upper(family, values):
         "theorem 4.1: variance_score_squared, max by trace",
         "Σ p_y ‖X_y − I‖² = Σ p_y d_y (d_y − p_y), d_y = ‖e_y − p‖²",
         total(family, probability[label] * squared, over=label),
-        sp.Add(*stated),
+        stated,
     )
 
 

@@ -145,8 +145,9 @@ class _Run:
             self.chunks.append(second_order_chunks(self.network, outputs, self.limit))
 
     def _add_block(self, block: Block, inputs: Tensor, h: Tensor) -> None:
-        u = self.first(block, inputs, h, self.count) if self.first else None
-        v = self.second(block, inputs, h, self.count) if self.second else None
+        at = (block, inputs, self.count, self.outputs)
+        u = self.first(*at) if self.first else None
+        v = self.second(*at) if self.second else None
         if u is None:
             values = {
                 "variance_negative_hessian": self.module.variance_negative_hessian(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator
 
@@ -42,6 +44,7 @@ class Network:
         shapes: Shape of each.
         frozen: Names of the parameters left out because they do not require grad.
         theta: Their values as one vector.
+        dtype: What is computed in; float16 and bfloat16 models are computed in float32.
 
     Raises:
         DomainError: the model is in training mode with random or batch-dependent layers.
@@ -72,15 +75,17 @@ class Network:
         first = next(iter(trainable.values()))
         self.model = model
         self.device = first.device if device is None else _device(device)
-        self.dtype = first.dtype
+        self.dtype = torch.promote_types(first.dtype, torch.float32)
         self.names = tuple(trainable)
         self.shapes = {name: p.shape for name, p in trainable.items()}
         self.frozen = tuple(name for name in named if name not in trainable)
         others = {n: p.detach() for n, p in named.items() if n in self.frozen}
         others |= {n: b.detach() for n, b in model.named_buffers()}
         # Cloned, so that a forward pass that writes to its buffers leaves the model alone.
-        self._fixed = {n: t.to(self.device).clone() for n, t in others.items()}
-        self.theta = torch.cat([p.reshape(-1) for p in trainable.values()]).to(self.device)
+        fixed = {n: t.to(self.device).clone() for n, t in others.items()}
+        self._fixed = {n: _cast(t, self.dtype) for n, t in fixed.items()}
+        flat = torch.cat([p.reshape(-1) for p in trainable.values()])
+        self.theta = flat.to(self.device, self.dtype)
         sizes = [p.numel() for p in trainable.values()]
         self._ends = torch.tensor(sizes).cumsum(0).tolist()
         self._starts = [end - size for end, size in zip(self._ends, sizes, strict=True)]
@@ -94,6 +99,14 @@ class Network:
         """Yield each trainable parameter's name and its range of the flat vector."""
         for name, start, stop in zip(self.names, self._starts, self._ends, strict=True):
             yield name, Block(start, stop)
+
+    def double(self) -> Network:
+        """Return the same network in float64."""
+        copied = copy.copy(self)
+        copied.dtype = torch.float64
+        copied.theta = self.theta.double()
+        copied._fixed = {n: _cast(t, torch.float64) for n, t in self._fixed.items()}
+        return copied
 
     def blocks(self, limit: int) -> list[Block]:
         """Cut the flat vector into blocks of at most `limit`, at tensor boundaries if possible."""
@@ -120,9 +133,13 @@ class Network:
             for name, block in self.parameters()
         }
 
+    def owner(self, position: int) -> int:
+        """Return which trainable parameter holds a position of the flat vector."""
+        return bisect.bisect_right(self._starts, position) - 1
+
     def name_at(self, position: int) -> str:
         """Return the name of the parameter at a position of the flat vector."""
-        return next(name for name, b in self.parameters() if b.start <= position < b.stop)
+        return self.names[self.owner(position)]
 
     def _with(self, block: Block, values: Tensor) -> dict[str, Tensor]:
         # Only tensors that overlap the block depend on `values`, so that no gradient is
@@ -238,6 +255,10 @@ def _forward(network, inputs):
             f"the model refuses a batch of shape {list(inputs.shape)} and {inputs.dtype}: "
             f"{reason}. Expected inputs [batch, …] as the model was trained on."
         ) from error
+
+
+def _cast(tensor, dtype):
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _device(device):

@@ -11,27 +11,30 @@ from fimsym.errors import DomainError
 
 def check_writable(path: Path) -> None:
     """Raise DomainError unless a file can be written at `path`, before any work is done."""
-    if not path.name:
-        raise DomainError(
-            f"cannot write {str(path)!r}: it is a folder or an empty path. Name a file."
-        )
-    if path.is_dir():
-        raise DomainError(f"cannot write {path}: it is a folder. Name a file in it.")
-    if path.exists() and not path.is_file():
-        raise DomainError(f"cannot write {path}: it is not a regular file. Choose another path.")
-    if not path.parent.is_dir():
-        raise DomainError(
-            f"cannot write {path}: there is no folder {path.parent}. Create it, or choose "
-            "another path."
-        )
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent):
-            pass
-        if path.exists():
-            with path.open("a"):
-                pass
+        why = _obstacle(path)
     except OSError as error:
-        raise DomainError(f"cannot write {path}: {error.strerror}. Choose another path.") from None
+        why = f"{error.strerror}. Choose another path"
+    if why:
+        raise DomainError(f"cannot write {str(path)[:200]!r}: {why}.")
+
+
+def _obstacle(path: Path) -> str:
+    """Return what stands in the way of writing, or ``""``."""
+    if not path.name:
+        return "it is a folder or an empty path. Name a file"
+    if path.is_dir():
+        return "it is a folder. Name a file in it"
+    if path.exists() and not path.is_file():
+        return "it is not a regular file. Choose another path"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}. Create it, or choose another path"
+    with tempfile.NamedTemporaryFile(dir=path.parent):
+        pass
+    if path.exists():
+        with path.open("a"):
+            pass
+    return ""
 
 
 def write(path: Path, text: str) -> None:
@@ -41,6 +44,7 @@ def write(path: Path, text: str) -> None:
         DomainError: it cannot be written.
     """
     check_writable(path)
+    path = path.resolve()
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8")
