@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -164,9 +165,13 @@ def validate_command(
     if not no_report:
         require_matplotlib("or pass --no-report")
         check_writable(report)
+    import torch
+
     from fimsym.validation import validate
     from fimsym.validation.page import HEADER, page, row, summary
 
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # the arrays are small: more threads would wait for each other
     result = validate(names, samples, seed, inputs, progress=not as_json)
     if not no_report:
         write(report, page(result, "fimsym " + shlex.join(sys.argv[1:])))
