@@ -291,6 +291,8 @@ def test_budget_reads_sizes():
 
 def test_blocks_cover_every_parameter_once():
     network = Network(build(lambda: mlp(4, 6, 5, 3)))
+    for name, block in network.parameters():
+        assert network.name_at(block.start) == network.name_at(block.stop - 1) == name
     for limit in (1, 7, 30, 10**6):
         blocks = network.blocks(limit)
         assert [b.start for b in blocks[1:]] == [b.stop for b in blocks[:-1]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import copy
 import dataclasses
@@ -133,13 +132,14 @@ class Network:
             for name, block in self.parameters()
         }
 
-    def owner(self, position: int) -> int:
-        """Return which trainable parameter holds a position of the flat vector."""
-        return bisect.bisect_right(self._starts, position) - 1
+    def owners(self, positions: Tensor) -> Tensor:
+        """Return which trainable parameter holds each position of the flat vector."""
+        ends = torch.tensor(self._ends, device=positions.device)
+        return torch.bucketize(positions, ends, right=True)
 
     def name_at(self, position: int) -> str:
         """Return the name of the parameter at a position of the flat vector."""
-        return self.names[self.owner(position)]
+        return self.names[int(self.owners(torch.tensor(position)))]
 
     def _with(self, block: Block, values: Tensor) -> dict[str, Tensor]:
         # Only tensors that overlap the block depend on `values`, so that no gradient is
