@@ -19,7 +19,7 @@ from fimsym.errors import (
     SpecError,
     UnsupportedError,
 )
-from fimsym.families import Family, families, family
+from fimsym.families import Constant, Density, Family, Link, Sampler, families, family
 
 if TYPE_CHECKING:
     from fimsym.codegen import generate
@@ -47,12 +47,16 @@ _LAZY = {
 __all__ = [
     "Analysis",
     "Bounds",
+    "Constant",
+    "Density",
     "Derivation",
     "DerivationError",
     "DomainError",
     "Family",
     "FimsymError",
+    "Link",
     "Moments",
+    "Sampler",
     "ShapeError",
     "SpecError",
     "UnsupportedError",

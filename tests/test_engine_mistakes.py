@@ -89,8 +89,8 @@ MISTAKES = {
         lambda: mlp(4, 3),
         inputs(2, 4),
         {"link": "probit"},
-        UnsupportedError,
-        "natural",
+        SpecError,
+        "'probit' is not a link of categorical; its links: natural, logits",
     ),
     "unknown grouping": (
         lambda: mlp(4, 3),

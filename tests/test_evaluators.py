@@ -29,7 +29,7 @@ def worst_errors(case, outputs, scale, constants, dtype, seed=0):
     the largest they can be, sqrt(I V₁) and sqrt(V₁ V₂), or to themselves where larger.
     A result below the smallest normal number counts as zero.
     """
-    h, u, v = (x.to(dtype) for x in points(case, outputs, scale, seed))
+    h, u, v = points(case, outputs, scale, seed, dtype=dtype)
     got = fimsym.evaluator(case.family).moments(h, u, v, **constants)
     bound = fimsym.family(case.family).bind(constants)
     tiny = torch.finfo(dtype).tiny
@@ -138,12 +138,16 @@ def test_exact_zeros_where_the_truth_is_zero():
 def test_variances_are_never_negative(case):
     for outputs, scale in itertools.product(case.outputs, case.scales):
         for dtype in (torch.float32, torch.float64):
-            h, u, v = (x.to(dtype) for x in points(case, outputs, scale, seed=1, batch=3000))
+            h, u, v = points(case, outputs, scale, seed=1, batch=3000, dtype=dtype)
             got = fimsym.evaluator(case.family).moments(h, u, v)
             for name in ("fisher", "variance_score_squared", "variance_negative_hessian"):
                 assert (getattr(got, name) >= 0).all()
-            product = got.variance_score_squared * got.variance_negative_hessian
-            assert (got.covariance.square() <= product * (1 + 1e-4) + 1e-30).all()
+            tiny = torch.finfo(dtype).tiny
+            roots = (
+                (got.variance_score_squared.double() + tiny).sqrt(),
+                (got.variance_negative_hessian.double() + tiny).sqrt(),
+            )
+            assert (got.covariance.abs() <= roots[0] * roots[1] * (1 + 1e-4) + 1e-30).all()
 
 
 def test_single_functions_equal_moments(case):
@@ -210,7 +214,7 @@ def test_bounds_hold(case):
         squared = first.square()
         limit = squared * bounds.quartic_min[:, None] * (1 - slack)
         assert (got.variance_score_squared >= limit).all()
-        limit = squared * (bounds.quartic_max[:, None] + tiny)
+        limit = squared * (bounds.quartic_max[:, None] * (1 + slack) + tiny)
         assert (got.variance_score_squared <= limit).all()
 
 
@@ -220,8 +224,9 @@ def test_the_quartic_bound_is_certified_near_an_even_split(dtype):
     gaps = 10.0 ** torch.arange(-12, 1, dtype=dtype)
     h = torch.stack([gaps, torch.zeros_like(gaps)], dim=-1)
     u = (torch.tensor([1.0, -1.0], dtype=dtype) / 2**0.5).expand_as(h).unsqueeze(-1)
-    variance = module.variance_score_squared(h, u)[:, 0] / u.square().sum(-2)[:, 0].square()
-    assert (variance <= module.bounds(h).quartic_max).all()
+    h64, u64 = h.double(), u.double()
+    variance = module.variance_score_squared(h64, u64)[:, 0] / u64.square().sum(-2)[:, 0].square()
+    assert (variance <= module.bounds(h).quartic_max.double()).all()
 
 
 def test_bounds_are_equalities_where_claimed():
@@ -240,7 +245,7 @@ def test_bounds_are_equalities_where_claimed():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_computed_in_float32(case, dtype):
-    h, u, v = (x.to(dtype) for x in points(case, case.outputs[-1], 0.1))
+    h, u, v = (x.to(dtype) for x in points(case, case.outputs[-1]))
     module = fimsym.evaluator(case.family)
     got = module.moments(h, u.clamp(-5, 5), v.clamp(-5, 5))
     full = module.moments(h.float(), u.clamp(-5, 5).float(), v.clamp(-5, 5).float())
@@ -256,8 +261,10 @@ def test_any_batch_shape(case):
     none = module.moments(h[0], u[0], v[0])
     empty = module.moments(h[:0], u[:0], v[:0])
     for name in QUANTITIES:
-        assert torch.equal(getattr(deep, name).reshape(20, 3), getattr(flat, name))
-        assert torch.equal(getattr(none, name), getattr(flat, name)[0])
+        torch.testing.assert_close(
+            getattr(deep, name).reshape(20, 3), getattr(flat, name), rtol=1e-13, atol=0
+        )
+        torch.testing.assert_close(getattr(none, name), getattr(flat, name)[0], rtol=1e-13, atol=0)
         assert getattr(empty, name).shape == (0, 3)
 
 
@@ -274,7 +281,8 @@ def test_under_vmap(case):
 
 
 def test_under_autograd(case):
-    h, u, v = points(case, min(3, case.outputs[-1]), 1.0, batch=2)
+    outputs = min(case.outputs, key=lambda count: abs(count - 3))
+    h, u, v = points(case, outputs, 1.0, batch=2)
     h, u, v = h, u / u.abs().amax(), v / v.abs().amax()
     module = fimsym.evaluator(case.family)
     for name, arguments in {

@@ -55,22 +55,23 @@ def list_families(as_json: bool) -> None:
     if as_json:
         _print_json([json.loads(spec.canonical()) for spec in specs])
         return
-    rows = [
+    laws = [
         (
             spec.name,
-            spec.title,
-            spec.sufficient_statistic,
-            spec.log_partition + (" (per output)" if spec.structure == "independent" else ""),
-            f"{spec.domain}^{spec.axis}",
+            ", ".join(spec.sufficient_statistics),
+            spec.log_partition,
+            ", ".join(spec.domain) or "R",
             ", ".join(f"{c.name}={c.default:g}" for c in spec.constants) or "–",
         )
         for spec in specs
     ]
-    _print_table(("name", "law of y", "t(y)", "F(h)", "h in", "constants"), rows)
+    _print_table(("name", "t(y)", "F(h)", "h in", "constants"), laws, "Laws of one target")
+    links = [(spec.name, ", ".join(["natural", *(x.name for x in spec.links)])) for spec in specs]
+    _print_table(("name", "links"), links, "What a network may put out")
 
 
 @main.command("derive")
-@click.argument("name")
+@click.argument("name", metavar="NAME_OR_FILE")
 @click.option(
     "--format",
     "style",
@@ -83,12 +84,15 @@ def list_families(as_json: bool) -> None:
 def derive_command(name: str, style: str, as_json: bool) -> None:
     """Derive and prove a family's formulas from its log-partition.
 
-    NAME is a family of `fimsym families`.
+    NAME_OR_FILE is a family of `fimsym families`, or a TOML file that specifies one.
     """
+    from fimsym.families.file import read
+
+    spec = read(name)
     from fimsym.derivation import derive
     from fimsym.derivation.record import as_dict, pretty
 
-    derivation = derive(name)
+    derivation = derive(spec)
     if as_json or style == "json":
         _print_json(as_dict(derivation))
     elif style == "latex":
@@ -98,17 +102,17 @@ def derive_command(name: str, style: str, as_json: bool) -> None:
 
 
 @main.command("generate")
-@click.argument("name", required=False)
+@click.argument("name", required=False, metavar="NAME_OR_FILE")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a file.")
 @click.option("--all", "everything", is_flag=True, help="Rewrite every checked-in evaluator.")
 @click.option("--check", is_flag=True, help="Exit 1 if a checked-in evaluator is stale.")
 def generate_command(name: str | None, output: Path | None, everything: bool, check: bool) -> None:
     """Generate a family's evaluators as one torch module.
 
-    NAME is a family of `fimsym families`; its source goes to standard output or to FILE.
+    NAME_OR_FILE is a family of `fimsym families`, or a TOML file that specifies one. The
+    source goes to standard output, or to the file of --output.
     """
-    from fimsym import codegen
-    from fimsym.report.files import write
+    from fimsym.families.file import read
 
     given = {"NAME": name is not None, "--all": everything, "--check": check}
     if sum(given.values()) != 1:
@@ -117,24 +121,42 @@ def generate_command(name: str | None, output: Path | None, everything: bool, ch
             f"expected exactly one of NAME, --all and --check; got {came}. "
             "For example: fimsym generate categorical."
         )
+    if output is not None and name is None:
+        raise SpecError("--output goes with NAME_OR_FILE; got it with --all or --check.")
+    spec = None if name is None else read(name)
+    from fimsym import codegen
+    from fimsym.report.files import check_writable, write
+
+    if spec is not None and output is not None:
+        check_writable(output)
     if check:
         _check_generated(codegen.stale())
     elif everything:
         changed = codegen.regenerate()
         click.echo(f"rewrote {', '.join(changed)}" if changed else "nothing has changed")
-    elif output is not None:
-        write(output, codegen.generate(name or ""))
+    elif spec is not None and output is not None:
+        write(output, codegen.generate(spec))
         click.echo(f"wrote {output}")
-    else:
-        click.echo(codegen.generate(name or ""), nl=False)
+    elif spec is not None:
+        click.echo(codegen.generate(spec), nl=False)
 
 
 @main.command("validate")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME_OR_FILE]...")
+@click.option("--all", "everything", is_flag=True, help="Every built-in family, as without names.")
 @click.option(
-    "--samples", default=100_000, show_default=True, help="Labels for each input and parameter."
+    "--samples",
+    default=100_000,
+    show_default=True,
+    help="Labels for each input and parameter of a network.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of data split, training, labels.")
+@click.option(
+    "--output-samples",
+    default=1_000_000,
+    show_default=True,
+    help="Labels for each random point and direction.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of points, data split, labels.")
 @click.option("--inputs", default=16, show_default=True, help="Held-out inputs per network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option(
@@ -147,40 +169,49 @@ def generate_command(name: str | None, output: Path | None, everything: bool, ch
 @click.option("--no-report", is_flag=True, help="Write no HTML report.")
 def validate_command(
     names: tuple[str, ...],
+    everything: bool,
     samples: int,
+    output_samples: int,
     seed: int,
     inputs: int,
     as_json: bool,
     report: Path,
     no_report: bool,
 ) -> None:
-    """Check closed forms against Monte Carlo on networks trained on real data.
+    """Check closed forms against Monte Carlo.
 
-    Every NAME is a family; without one, all are checked. Exit status 1 means that a closed
-    form was rejected.
+    Every NAME_OR_FILE is a family or a TOML file that specifies one; without any, all
+    built-in families are checked: their laws at random points, and networks trained on real
+    data. Exit status 1 means that a closed form was rejected.
     """
+    from fimsym.families.file import read
     from fimsym.report.files import check_writable, write
     from fimsym.report.plots import require_matplotlib
 
+    if names and everything:
+        raise SpecError(
+            f"expected families or --all; got {' '.join(names)} and --all. "
+            "Leave out --all, or the names."
+        )
+    families = [read(name) for name in names]
     if not no_report:
         require_matplotlib("or pass --no-report")
         check_writable(report)
     import torch
 
     from fimsym.validation import validate
-    from fimsym.validation.page import HEADER, page, row, summary
+    from fimsym.validation.page import HEADER, page, row, summary, title
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # the arrays are small: more threads would wait for each other
-    result = validate(names, samples, seed, inputs, progress=not as_json)
+    result = validate(families, samples, seed, inputs, output_samples, progress=not as_json)
     if not no_report:
         write(report, page(result, "fimsym " + shlex.join(sys.argv[1:])))
     if as_json:
         _print_json(result.to_dict())
     else:
         for model in result.models:
-            title = f"{model.task.title}; {model.task.quality}"
-            _print_table(HEADER, [row(c) for c in model.agreement.comparisons], title)
+            _print_table(HEADER, [row(c) for c in model.agreement.comparisons], title(model))
         verdict = "agreed" if result.agrees else "DISAGREED"
         click.echo(f"{verdict}: {summary(result)}, {result.seconds:.0f} s")
         if not no_report:
@@ -215,7 +246,12 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]], title: st
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
         numeric = "closed form" in header and 2 <= number < len(header) - 1
-        table.add_column(name, justify="right" if numeric else "left")
+        table.add_column(
+            name,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=name == "name",
+        )
     for cells in rows:
         style = "bold red" if "DISAGREES" in cells else None
         table.add_row(*(cell.replace("[", r"\[") for cell in cells), style=style)

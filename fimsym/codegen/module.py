@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import textwrap
 from pathlib import Path
 
 import jinja2
 import sympy as sp
 from ruff.__main__ import find_ruff_bin
 
-from fimsym.codegen.program import Function, function
+from fimsym.codegen import matrix
+from fimsym.codegen.links import layout, link_function
+from fimsym.codegen.program import Function, component_names, function, precise
 from fimsym.derivation import Derivation, bounds, derive, stable
 from fimsym.derivation.normal import Definition
 from fimsym.derivation.symbols import index
@@ -43,7 +46,7 @@ def generate(name_or_family: str | Family) -> str:
         DerivationError: a proof fails, or a formula cannot be printed.
     """
     derivation = derive(name_or_family)
-    functions = _functions(derivation)
+    family = derivation.family
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -51,17 +54,53 @@ def generate(name_or_family: str | Family) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    moments = _moments(derivation)
-    statements = [s for f in functions for s in f.statements]
+    environment.filters["wrapped"] = _wrapped
+    matrices = family.structure == "matrix"
+    parts = matrix.parts(derivation, _ARGUMENTS) if matrices else _parts(derivation)
+    functions, links = parts["functions"], parts["links"]
+    statements = [s for f in (*functions, *links) for s in f.statements]
     body = environment.get_template("evaluator.py.jinja").render(
-        family=derivation.family,
-        log_partition=_sentence(derivation.family),
-        functions=functions,
-        moments=moments,
-        uses_torch=any("torch." in statement.code for statement in statements),
+        family=family,
+        statistics=", ".join(family.sufficient_statistics),
+        precise=precise(derivation),
+        uses_torch=any("torch." in s.code for s in statements),
+        uses_special=any("special." in statement.code for statement in statements),
+        **parts,
     )
     body = _format(body)
     return _header(derivation, functions, body) + body
+
+
+def _parts(derivation):
+    """Return what the template lays out."""
+    family = derivation.family
+    return {
+        "functions": _functions(derivation),
+        "moments": _moments(derivation),
+        "links": [link_function(family, link) for link in family.links if not link.identity],
+        "log_partition": _sentence(family),
+        "domain": _domain(family),
+        "layout": _layout(derivation),
+        "components": component_names(family),
+    }
+
+
+def _layout(derivation):
+    family = derivation.family
+    names = component_names(family)["h"] if family.components > 1 else ["h"]
+    minimum = max(family.minimum_outputs, family.components)
+    return layout(names, family.limits, minimum, precise(derivation))
+
+
+def _domain(family):
+    limited = [str(limits) for limits in family.limits if "in R" not in str(limits)]
+    return f" Domain: {', '.join(limited)}." if limited else ""
+
+
+def _wrapped(text, indent):
+    """Return a docstring's paragraph in lines that fit, later ones set in."""
+    lines = textwrap.wrap(text, _LINE_LENGTH - 2 - indent, break_long_words=False)
+    return ("\n" + " " * (indent + 4 * bool(indent))).join(lines)
 
 
 def stale() -> list[tuple[str, str, str]]:
@@ -95,8 +134,10 @@ def regenerate() -> list[str]:
 
 def _functions(derivation: Derivation) -> list[Function]:
     found = [
-        _of_h(derivation, "mean", _mean_line(derivation), "Mean η = ∇F(h) of t."),
-        _of_h(derivation, "log_partition", _log_partition_line(derivation), "Log-partition F(h)."),
+        _of_h(derivation, "mean", _mean_lines(derivation), "Mean η = ∇F(h) of t."),
+        _of_h(
+            derivation, "log_partition", [_log_partition_line(derivation)], "Log-partition F(h)."
+        ),
     ]
     for name, arguments in _ARGUMENTS.items():
         summary = stable.QUANTITIES[name]
@@ -125,13 +166,19 @@ def _functions(derivation: Derivation) -> list[Function]:
     return found
 
 
-def _of_h(derivation, name, line, summary):
-    """Return a function of h alone whose last line is `line`."""
-    return function(derivation, name, [line], [line.name], ("h",), summary)
+def _of_h(derivation, name, lines, summary):
+    """Return a function of h alone whose results are all its lines."""
+    return function(derivation, name, lines, [line.name for line in lines], ("h",), summary)
 
 
-def _mean_line(derivation):
-    return Definition("mean", sp.IndexedBase("η", real=True)[index], derivation.mean, "")
+def _mean_lines(derivation):
+    if derivation.family.components == 1:
+        symbol = sp.IndexedBase("η", real=True)[index]
+        return [Definition("mean", symbol, derivation.mean, "")]
+    return [
+        Definition(f"mean{n}", sp.IndexedBase(f"η{n}", real=True)[index], value, "")
+        for n, value in enumerate(derivation.mean, start=1)
+    ]
 
 
 def _log_partition_line(derivation):
@@ -151,10 +198,9 @@ def _moments(derivation):
 
 
 def _sentence(family):
-    return f"F(h) = {family.log_partition}" + (
-        f", added up over {family.axis} independent outputs"
-        if family.structure == "independent"
-        else ""
+    names = ", ".join(family.natural)
+    return f"F({names}) = {family.log_partition}" + (
+        "" if family.vector else ", added up over independent targets"
     )
 
 

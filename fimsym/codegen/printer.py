@@ -17,6 +17,22 @@ from fimsym.errors import DerivationError
 FUNCTIONS = {
     "exp": "torch.exp({0})",
     "log": "torch.log({0})",
+    "sin": "torch.sin({0})",
+    "cos": "torch.cos({0})",
+    "Logistic": "torch.sigmoid({0})",
+    "RootLogistic": "torch.exp(0.5 * torch.nn.functional.logsigmoid({0}))",
+    "Expm1": "torch.expm1({0})",
+    "Log1p": "torch.log1p({0})",
+    "Softplus": "runtime.softplus({0})",
+    "TanhHalf": "runtime.tanh_half({0})",
+    "loggamma": "torch.lgamma({0})",
+    "polygamma": "special.polygamma({0}, {1})",
+    "PolygammaRemainder": "special.polygamma_remainder({0}, {1})",
+    "LogBessel": "special.log_bessel_i0({0}, {1}, {2})",
+    "Cosine": "runtime.cosine({0}, {1}, {2})",
+    "SumOfProducts": "runtime.sum_of_products({0}, {1}, {2}, {3})",
+    "LargestPair": "runtime.largest_pair({0})",
+    "SmallestPair": "runtime.smallest_pair({0})",
     "LogSumExp": "torch.logsumexp({0}, dim=-2, keepdim=True)",
     "Softmax": "torch.softmax({0}, dim=-2)",
     "AxisMax": "torch.amax({0}, dim=-2, keepdim=True)",
@@ -41,6 +57,7 @@ NODES = frozenset(
         "Float",
         "Pi",
         "Exp1",
+        "Infinity",
         "Add",
         "Mul",
         "Pow",
@@ -96,11 +113,28 @@ class TorchPrinter(CodePrinter):
         return name if place == index else f"torch.take_along_dim({name}, {place}, dim=-2)"
 
     def _print_Sum(self, expr):
-        body = self.parenthesize(expr.function, PRECEDENCE["Atom"])
+        bound = expr.limits[0][0]
+        if len(expr.limits) > 1 or (bound != index and expr.function.has(index)):
+            raise DerivationError(
+                f"cannot print {expr}: expected one sum over outputs, got one within "
+                "another. Name the inner one by a definition of its own."
+            )
+        body = self._print(expr.function.xreplace({bound: index}))
+        if not isinstance(expr.function, sp.Indexed):
+            body = f"({body})"
         return f"{body}.sum(dim=-2, keepdim=True)"
 
     def _print_Function(self, expr):
         return FUNCTIONS[type(expr).__name__].format(*map(self._print, expr.args))
+
+    def _print_polygamma(self, expr):
+        return self._print_Function(expr)
+
+    def _print_loggamma(self, expr):
+        return self._print_Function(expr)
+
+    def _print_Infinity(self, expr):
+        return 'float("inf")'
 
     def _print_Integer(self, expr):
         return str(int(expr))
@@ -138,6 +172,8 @@ class TorchPrinter(CodePrinter):
             return f"{base}**0.5"
         if expr.exp == -1:
             return f"1 / {base}"
+        if expr.exp.is_Rational and not expr.exp.is_Integer:
+            return f"{base}**{self._print_Number(expr.exp)}"
         return f"{base}**{self.parenthesize(expr.exp, PRECEDENCE['Pow'])}"
 
     def _format_code(self, lines):

@@ -10,9 +10,21 @@ import sympy as sp
 from fimsym.codegen.atoms import stabilise
 from fimsym.codegen.printer import TorchPrinter
 from fimsym.derivation import Derivation
+from fimsym.derivation.functions import LogBessel, PolygammaRemainder
 from fimsym.derivation.normal import Definition
 from fimsym.derivation.record import equation
-from fimsym.derivation.symbols import AxisFunction, constants, h, second, top, u, v
+from fimsym.derivation.symbols import (
+    AxisFunction,
+    constants,
+    directions,
+    h,
+    naturals,
+    second,
+    top,
+    u,
+    v,
+)
+from fimsym.families import Family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +76,15 @@ def function(
         statements.append(Statement("top, second", "runtime.two_largest(h)"))
     elif any(line.expression.has(top) for line in needed):
         statements.append(Statement("top", "h.argmax(dim=-2, keepdim=True)"))
+    narrowed = _narrowed(derivation, needed) if len(arguments) > 1 else frozenset()
     for line in needed:
         expression = stabilise(line.expression)
         code = printer.code(expression)
         if not _has_column(expression, derivation):
-            code = f"runtime.fill({code}, {', '.join(arguments[1:] or arguments)})"
+            shared = not isinstance(line.symbol, sp.Indexed)
+            code = _filled(code, derivation.family, arguments, shared)
+        if line.name in narrowed:
+            code = f"runtime.narrow({code}, {arguments[1]})"
         statements.append(Statement(line.name, code))
     return Function(
         name=name,
@@ -78,6 +94,38 @@ def function(
         statements=tuple(statements),
         results=tuple(results),
     )
+
+
+def precise(derivation: Derivation) -> bool:
+    """Tell whether formulas cancel more digits than float32 has, so that u is widened too."""
+    lines = derivation.program
+    special = (sp.polygamma, sp.loggamma, PolygammaRemainder, LogBessel)
+    return derivation.family.components > 1 or any(line.expression.has(*special) for line in lines)
+
+
+def _narrowed(derivation, needed):
+    """Return the lines in h alone that meet u or v, where they take the dtype of those."""
+    if precise(derivation):
+        return frozenset()
+    moving: set[str] = set()
+    met: set[str] = set()
+    by_symbol = {_key(line.symbol): line.name for line in needed}
+    for line in needed:
+        used = line.expression.atoms(sp.IndexedBase, sp.Symbol)
+        names = {by_symbol[s] for s in used if s in by_symbol}
+        if used & {u, v} or names & moving:
+            moving.add(line.name)
+            met |= names - moving
+    return frozenset(met)
+
+
+def _filled(code, family, arguments, shared):
+    """Return the code of a constant as a column, of one row if outputs share it."""
+    names = arguments[1:] or arguments
+    if not shared:
+        parts = component_names(family)
+        return f"torch.zeros_like({parts['h'][0] if parts else 'h'}) + {code}"
+    return f"runtime.fill({code}, {', '.join(names)})"
 
 
 def _needed(definitions, results):
@@ -95,6 +143,20 @@ def _needed(definitions, results):
 
 def _key(symbol):
     return symbol.base if isinstance(symbol, sp.Indexed) else symbol
+
+
+def component_names(family: Family) -> dict[str, list[str]]:
+    """Return the names of each argument's columns, such as h1 and h2 for h; none for one."""
+    if family.components == 1:
+        return {}
+    return {
+        str(base.label): [str(part.label) for part in parts]
+        for base, parts in (
+            (h, naturals(family)),
+            (u, directions(family, u)),
+            (v, directions(family, v)),
+        )
+    }
 
 
 def _names(derivation, definitions):

@@ -1,6 +1,6 @@
 """What follows: cumulants, moments, variances, bounds and their proofs. SymPy only."""
 
 from fimsym.derivation.derivation import Derivation, derive
-from fimsym.derivation.proofs import Identity, Proof, prove
+from fimsym.derivation.identity import Identity, Proof, prove
 
 __all__ = ["Derivation", "Identity", "Proof", "derive", "prove"]

@@ -22,7 +22,7 @@ import functools
 
 import sympy as sp
 
-from fimsym.derivation import stable
+from fimsym.derivation import moments, stable, targets
 from fimsym.derivation.normal import Definition
 from fimsym.derivation.symbols import (
     AxisFunction,
@@ -78,6 +78,12 @@ def program(family: Family) -> tuple[Definition, ...]:
     """
     readable = stable.definitions(family)
     raw = stable.in_cumulants(family)
+    if not family.vector and family.components > 1:
+        return readable
+    if not family.vector:
+        lines = stable.described(targets.program(family))
+        stable.check_program(lines, raw, stable.reduction(family))
+        return lines
     if not stable.uses_probabilities(raw.values()):
         return readable
     rewritten: list[Definition] = []
@@ -117,7 +123,8 @@ def _centre(base):
 
 
 def _probability(family, line):
-    return [line, Definition("root", _root[index], Root(h[index]), "square root of p")]
+    root = sp.sqrt(moments.draws(family)) * Root(h[index])
+    return [line, Definition("root", _root[index], root, "square root of n p, for n draws")]
 
 
 def _excess(family, line):
@@ -139,11 +146,14 @@ def _excess(family, line):
 def _weigh(base, symbol):
     """Return the line √p x of an indexed quantity x."""
     weighted = _weighted[base]
-    return Definition(str(weighted.label), weighted[index], _root[index] * symbol, "times √p")
+    return Definition(str(weighted.label), weighted[index], _root[index] * symbol, "times the root")
 
 
 def _in_weighted(family, line):
-    """Write Σ p x y as Σ (√p x)(√p y), and Σ p ũ³ as Σ p (ũ² − I) ũ, since Σ p ũ = 0."""
+    """Write Σ p x y as Σ (√p x)(√p y), and Σ p ũ³ as Σ p (ũ² − I) ũ, since Σ p ũ = 0.
+
+    With n draws the roots are √(n p), so that no sum underflows before it is multiplied by n.
+    """
     p, excess = probability[index], stable.excess[index]
     centred_u, centred_v = stable.centred[u][index], stable.centred[v][index]
     of_u, of_v, of_excess = (_weighted[base][index] for base in (u, v, stable.excess))
@@ -154,8 +164,9 @@ def _in_weighted(family, line):
         p * excess * centred_v: of_excess * of_v,
         p * centred_u**3: of_excess * of_u,
     }
+    draws = moments.draws(family)
     replaced = line.expression.xreplace(
-        {total(family, old): total(family, new) for old, new in sums.items()}
+        {total(family, old): total(family, new) / draws for old, new in sums.items()}
     )
     return [Definition(line.name, line.symbol, replaced, line.meaning)]
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import sympy as sp
 
-from fimsym.derivation import bounds
+from fimsym.derivation import bounds, certificates_of_targets, concentration, moments
 from fimsym.derivation.cumulants import cumulant
+from fimsym.derivation.identity import Identity
 from fimsym.derivation.normal import BOUND, inline
-from fimsym.derivation.proofs import Identity
 from fimsym.derivation.stable import softmax, uses_probabilities
 from fimsym.derivation.symbols import (
     AxisMax,
+    AxisMin,
     Others,
     RoundedUp,
+    h,
     index,
     probability,
     total,
@@ -25,74 +27,93 @@ from fimsym.derivation.symbols import (
 )
 from fimsym.errors import DerivationError
 from fimsym.families import Family
+from fimsym.families import family as registered
 
 _p = probability[index]
 
 
 def certificates(family: Family) -> tuple[Identity, ...]:
     """Return the identities that prove the six inequalities of Theorem 4.1."""
+    if not family.vector:
+        return certificates_of_targets.certificates(family)
     if uses_probabilities([cumulant(family, 2, 0)]):
-        return _softmax_certificates(family)
-    return _independent_certificates(family)
+        if moments.draws(family) == 1:
+            return _softmax_certificates(family)
+        return (*_softmax_certificates(registered("categorical")), *_draws(family))
+    if concentration.applies(family):
+        return tuple(_concentration_certificates(family))
+    return ()
 
 
-def _independent_certificates(family):
-    second, fourth = bounds.cumulants_of_one(family)
-    if not (second.atoms(sp.Indexed) or fourth.atoms(sp.Indexed)):
-        return _equalities(family)
-    return tuple(
-        certificate
-        for side, sign in (("min", 1), ("max", -1))
-        for certificate in _certificates_of_side(family, second, fourth, side, sign)
-    )
-
-
-def _equalities(family):
-    """Prove that each form is its constant times the norm, where curvature is constant."""
-    information, variance, hessian = _forms(family)
-    values = {line.name: line.expression for line in bounds.definitions(family)}
-    first, second = total(family, u[index] ** 2), total(family, v[index] ** 2)
-    forms = {
-        "fisher": (information, "fisher", first),
-        "variance_negative_hessian": (hessian, "fisher", second),
-        "variance_score_squared": (variance, "quartic", first**2),
-    }
-    return tuple(
+def _draws(family):
+    """Prove that n draws have n times the Fisher information, and n V₁ + 2n(n−1)I²."""
+    draws = moments.draws(family)
+    information, variance, _ = _forms(family)
+    score = _centred(family, u)
+    one = total(family, _p * score**2)
+    spread = total(family, _p * (score**2 - one) ** 2)
+    return (
+        Identity("theorem 4.1: fisher of n draws", "I = n I₁", information, draws * one),
         Identity(
-            f"theorem 4.1: {name}, {side}",
-            f"the form equals {constant}_{side} times the norm, so the bound is an equality",
-            form,
-            values[f"{constant}_{side}"] * norm,
-        )
-        for name, (form, constant, norm) in forms.items()
-        for side in ("min", "max")
+            "theorem 4.1: variance_score_squared of n draws",
+            "V₁ = n V₁ of one draw + 2n(n − 1) I₁²",
+            variance,
+            draws * spread + 2 * draws * (draws - 1) * one**2,
+        ),
     )
 
 
-def _certificates_of_side(family, second, fourth, side, sign):
-    """Split form − λ·norm into terms of one sign; λ bounds every κ₂ (and κ₄) from one side."""
-    information, variance, hessian = _forms(family)
-    bound = sp.Symbol(f"kappa2_{side}", real=True)
-    tail = sp.Symbol(f"kappa4_{side}", real=True)
-    for name, base, form in (
-        ("fisher", u, information),
-        ("variance_negative_hessian", v, hessian),
+def _concentration_certificates(family):
+    """Prove that I and κ₄ are diagonal forms minus one non-negative term."""
+    whole = total(family, h[index])
+    for name, base, form, order, power in (
+        ("fisher", u, cumulant(family, 2, 0), 1, 2),
+        ("variance_negative_hessian", v, cumulant(family, 0, 2), 1, 2),
+        ("fourth cumulant", u, cumulant(family, 4, 0), 3, 4),
     ):
-        square = base[index] ** 2
         yield Identity(
-            f"theorem 4.1: {name}, {side}",
-            "form − λ‖·‖² = Σ (κ₂ − λ)(·)², every term of one sign",
-            sign * (form - bound * total(family, square)),
-            sign * total(family, (second - bound) * square),
+            f"theorem 4.1: {name}, max",
+            f"Σ ψ_{order}(h_i)(·)^{power} − form = ψ_{order}(Σh)(Σ·)^{power} ≥ 0",
+            total(family, sp.polygamma(order, h[index]) * base[index] ** power) - form,
+            sp.polygamma(order, whole) * total(family, base[index]) ** power,
         )
-    square = u[index] ** 2
-    norm = total(family, square)
-    gap, sums = (total(family, (second + s * bound) * square) for s in (-1, 1))
-    yield Identity(
-        f"theorem 4.1: variance_score_squared, {side}",
-        "V₁ − (2κ₂² + κ₄)‖u‖⁴ splits into differences of one sign",
-        sign * (variance - (2 * bound**2 + tail) * norm**2),
-        sign * (2 * gap * sums + total(family, fourth * square**2) - tail * norm**2),
+    yield _cauchy(family)
+    variance = sp.polygamma(1, h[index])
+    share = sp.polygamma(1, whole) * total(family, 1 / variance)
+    largest = AxisMax(variance)
+    stated = {
+        "fisher_min": sp.Max(0, RoundedUp(1 - share, -1 - share)) * AxisMin(variance),
+        "fisher_max": largest,
+        "quartic_min": sp.Integer(0),
+        "quartic_max": AxisMax(sp.polygamma(3, h[index])) + 2 * largest**2,
+    }
+    lines = bounds.definitions(family)
+    for line in lines:
+        if line.name in stated:
+            yield Identity(
+                f"theorem 4.1: {line.name}",
+                "the bound of a diagonal minus one term",
+                _lettered(inline(line.expression, lines)),
+                _lettered(inline(stated[line.name], ())),
+                sp.expand,
+            )
+
+
+def _lettered(expression):
+    """Index every sum alike, also where a maximum over outputs surrounds it."""
+    return expression.xreplace(dict.fromkeys(BOUND, index))
+
+
+def _cauchy(family):
+    """Prove (Σ u)² ≤ (Σ 1/d)(Σ d u²), so that D − c11ᵀ ≥ (1 − c Σ 1/d) D."""
+    d, other = sp.IndexedBase("d", positive=True), BOUND[1]
+    gap = (d[index] * u[index] - d[other] * u[other]) ** 2 / (d[index] * d[other])
+    return Identity(
+        "theorem 4.1: fisher, min",
+        "(Σ 1/d)(Σ d u²) − (Σ u)² = ½ ΣΣ (d_i u_i − d_j u_j)²/(d_i d_j) ≥ 0",
+        total(family, 1 / d[index]) * total(family, d[index] * u[index] ** 2)
+        - total(family, u[index]) ** 2,
+        total(family, total(family, sp.expand(gap), over=other)) / 2,
     )
 
 

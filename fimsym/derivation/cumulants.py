@@ -10,13 +10,16 @@ import functools
 
 import sympy as sp
 
+from fimsym.derivation import target
 from fimsym.derivation.normal import normal
 from fimsym.derivation.symbols import (
     delta,
+    directions,
     epsilon,
     h,
     index,
     log_partition,
+    naturals,
     probability,
     total,
     u,
@@ -28,15 +31,25 @@ from fimsym.families import Family
 @functools.cache
 def directional(family: Family) -> sp.Expr:
     """Return K(ε, δ) = F(h + εu + δv)."""
-    return log_partition(family, h[index] + epsilon * u[index] + delta * v[index])
+    arguments = [
+        base[index] + epsilon * first[index] + delta * second[index]
+        for base, first, second in zip(
+            naturals(family), directions(family, u), directions(family, v), strict=True
+        )
+    ]
+    return log_partition(family, arguments)
 
 
 @functools.cache
 def cumulant(family: Family, a: int, b: int) -> sp.Expr:
     """Return κ_ab, the joint cumulant of a copies of ⟨t,u⟩ and b of ⟨t,v⟩.
 
-    Categorical-like families are written in p_i = exp(h_i)/Σ exp(h), others in h.
+    Categorical-like families are written in p_i = exp(h_i)/Σ exp(h), others in h. Those of
+    independent targets add up.
     """
+    if not family.vector:
+        one = target.target(family)
+        return total(family, one.at(target.directional(family, a, b)))
     derivative = sp.diff(directional(family), *([epsilon] * a + [delta] * b))
     return normal(in_probabilities(derivative.subs({epsilon: 0, delta: 0}), family))
 
@@ -56,3 +69,16 @@ def in_probabilities(expression: sp.Expr, family: Family) -> sp.Expr:
                 rewritten[node] = size * total(family, summand.xreplace({bound: index}))
     result = sp.expand(expression.xreplace(rewritten))
     return result.xreplace({size: partition})
+
+
+@functools.cache
+def mean(family: Family) -> sp.Expr:
+    """Return η_i = E[t_i] = ∂F/∂h_i; one per natural parameter of a target if it has several."""
+    parts = directions(family, u)
+    linear = cumulant(family, 1, 0).replace(
+        lambda node: isinstance(node, sp.Sum) and any(node.has(part) for part in parts),
+        lambda node: node.function,
+    )
+    if family.components == 1:
+        return sp.diff(linear, u[index])
+    return sp.Tuple(*(sp.diff(linear, part[index]) for part in parts))

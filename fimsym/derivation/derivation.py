@@ -8,22 +8,35 @@ from collections.abc import Sequence
 
 import sympy as sp
 
-from fimsym.derivation import accurate, bounds, certificates, moments, stable
+from fimsym.derivation import (
+    accurate,
+    bounds,
+    certificates,
+    cumulants,
+    moments,
+    quadrature,
+    sanity,
+    stable,
+)
 from fimsym.derivation.cumulants import cumulant
+from fimsym.derivation.functions import exact
+from fimsym.derivation.identity import Proof, prove
 from fimsym.derivation.normal import Definition, inline, letter_sums, unroll
-from fimsym.derivation.proofs import Proof, identities, prove
+from fimsym.derivation.proofs import identities
 from fimsym.derivation.symbols import (
     axis,
     constants,
+    directions,
     h,
     labels,
     log_partition,
     u,
     v,
 )
+from fimsym.derivation.targets import in_sums
 from fimsym.derivation.tensors import Tensors, tensors
 from fimsym.errors import ShapeError, SpecError, nearest
-from fimsym.families import Family, family
+from fimsym.families import Family, families, family
 
 NAMES = {
     "probability": "p",
@@ -33,6 +46,14 @@ NAMES = {
     "centred_v": r"\tilde{v}",
     "fisher": r"\mathcal{I}",
     "excess": "d",
+    "information": r"\mathcal{I}",
+    "variance": r"\kappa",
+    "cubic": r"\kappa^{(3)}",
+    "quartic": "q",
+    "asymmetry": r"\kappa_{30}",
+    "variance_of_target": "V_1",
+    "information_v": "V_2",
+    "mixed": r"\kappa_{21}",
     "third": r"\kappa_{30}",
     "variance_score_squared": "V_1",
     "variance_negative_hessian": "V_2",
@@ -55,7 +76,7 @@ class Derivation:
     Attributes:
         family: The specification it follows from.
         log_partition: F(h).
-        mean: η_i = E[t_i].
+        mean: η_i = E[t_i]; a tuple, one per natural parameter of a target, if there are several.
         fisher: I = Var(s).
         third: κ₃₀ = E[s³].
         variance_score_squared: V₁, the variance of Î₁ = s².
@@ -100,7 +121,8 @@ class Derivation:
         names = {}
         for line in self.definitions:
             base = line.symbol.base if isinstance(line.symbol, sp.Indexed) else line.symbol
-            names[base] = type(base)(NAMES[line.name])
+            if line.name in NAMES:
+                names[base] = type(base)(NAMES[line.name])
         return {
             line.name: (
                 sp.latex(line.symbol.subs(names)),
@@ -136,7 +158,17 @@ class Derivation:
     def explicit(self, quantity: str | sp.Expr, outputs: int) -> sp.Expr:
         """Return a quantity with its sums written out for `outputs` outputs."""
         expression = self._look_up(quantity) if isinstance(quantity, str) else quantity
-        return unroll(expression, axis(self.family), outputs)
+        targets = self._targets(outputs)
+        return unroll(in_sums(expression, self.family), axis(self.family), targets)
+
+    def _targets(self, outputs: int) -> int:
+        spec = self.family
+        if outputs % (1 if spec.vector else spec.components):
+            raise ShapeError(
+                f"{spec.name} has {spec.components} natural parameters per target; expected a "
+                f"multiple of {spec.components} outputs, got {outputs}."
+            )
+        return outputs if spec.vector else outputs // spec.components
 
     def evaluate(
         self,
@@ -162,10 +194,12 @@ class Derivation:
         numbers = {
             symbol: sp.Rational(bound[name]) for name, symbol in constants(self.family).items()
         }
+        targets = self._targets(len(natural))
         for base, entries in ((h, natural), (u, direction), (v, second)):
-            for n, entry in enumerate(entries or (), start=1):
-                numbers[base[n]] = sp.Rational(float(entry))
-        value = expression.xreplace(numbers)
+            for n, entry in enumerate(entries or ()):
+                part = directions(self.family, base)[n // targets]
+                numbers[part[n % targets + 1]] = sp.Rational(float(entry))
+        value = exact(expression).xreplace(numbers)
         if value.atoms(sp.Indexed):
             raise ShapeError(
                 f"{quantity} needs values for {sorted(map(str, value.atoms(sp.Indexed)))}; "
@@ -203,7 +237,7 @@ def derive(name_or_family: str | Family) -> Derivation:
         The derivation; its `proofs` hold each identity with its residual, zero.
 
     Raises:
-        SpecError: the name or a formula is wrong.
+        SpecError: the name or a formula is wrong, or F is no log-partition at some point.
         DerivationError: two routes to a quantity disagree, or a stated theorem fails.
 
     Source:
@@ -214,7 +248,15 @@ def derive(name_or_family: str | Family) -> Derivation:
 
 @functools.cache
 def _derive(spec: Family) -> Derivation:
+    if spec.name not in families() or spec != family(spec.name):
+        sanity.check(spec)
+    if spec.structure == "matrix":
+        from fimsym.derivation import matrix_family  # its derivation is a kind of this one
+
+        return matrix_family.derive(spec)
     proofs = tuple(map(prove, (*identities(spec), *certificates.certificates(spec))))
+    if not moments.available(spec) and quadrature.applies(spec):
+        proofs += quadrature.proofs(spec)
     program = stable.definitions(spec)
     explicit = {
         name: inline(stable.symbol_of(program, name), program) for name in stable.QUANTITIES
@@ -224,9 +266,12 @@ def _derive(spec: Family) -> Derivation:
     return Derivation(
         family=spec,
         log_partition=log_partition(spec),
-        mean=inline(moments.mean(spec), softmax, level=1),
+        mean=inline(cumulants.mean(spec), softmax, level=1),
         cumulants={key: inline(cumulant(spec, *key), softmax) for key in _ORDERS},
-        central_moments={key: inline(moments.score_moment(spec, *key), softmax) for key in _ORDERS},
+        central_moments={
+            key: inline(moments.score_moment(spec, *key), softmax)
+            for key in (_ORDERS if moments.available(spec) else ())
+        },
         definitions=program,
         program=accurate.program(spec),
         bounds={

@@ -10,9 +10,15 @@ centred; a fourth-order quantity becomes a sum of squares, which cannot be negat
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
 import sympy as sp
 
+from fimsym.derivation import concentration, targets
 from fimsym.derivation.cumulants import cumulant
+from fimsym.derivation.functions import exact
 from fimsym.derivation.normal import Definition, inline, normal
 from fimsym.derivation.symbols import (
     h,
@@ -42,15 +48,18 @@ _second_moment, _fisher = sp.symbols("second_moment fisher", real=True)
 
 def in_cumulants(family: Family) -> dict[str, sp.Expr]:
     """Return every quantity as MATH's table states it in cumulants κ_ab of F."""
+    fisher, fourth = cumulant(family, 2, 0), cumulant(family, 4, 0)
+    variance = fourth + 2 * fisher**2
     return {
-        "fisher": cumulant(family, 2, 0),
+        "fisher": fisher,
         "third": cumulant(family, 3, 0),
-        "variance_score_squared": normal(cumulant(family, 4, 0) + 2 * cumulant(family, 2, 0) ** 2),
+        "variance_score_squared": normal(variance) if family.vector else variance,
         "variance_negative_hessian": cumulant(family, 0, 2),
         "covariance": normal(-cumulant(family, 2, 1)),
     }
 
 
+@functools.cache
 def definitions(family: Family) -> tuple[Definition, ...]:
     """Return the stable program for every quantity, each line using earlier ones.
 
@@ -58,18 +67,40 @@ def definitions(family: Family) -> tuple[Definition, ...]:
         DerivationError: a rewriting changed the value of a quantity.
     """
     raw = in_cumulants(family)
-    if uses_probabilities(raw.values()):
+    if not family.vector:
+        program = described(targets.program(family, readable=True))
+    elif uses_probabilities(raw.values()):
         program = _centred_program(family, raw)
+    elif concentration.applies(family):
+        program = described(concentration.program(family))
     else:
         program = _direct_program(raw)
-    check_program(program, raw)
+    check_program(program, raw, reduction(family))
     return program
 
 
-def check_program(program: tuple[Definition, ...], raw: dict[str, sp.Expr]) -> None:
+def reduction(family: Family) -> Callable[[sp.Expr], sp.Expr]:
+    """Return what brings a difference of two of the family's expressions to zero."""
+    if not family.vector:
+        return targets.Reduction(family)
+    return lambda difference: normal(exact(difference))
+
+
+def described(lines: Sequence[Definition]) -> tuple[Definition, ...]:
+    """Say what each quantity is, in the lines that compute it."""
+    return tuple(
+        dataclasses.replace(line, meaning=QUANTITIES.get(line.name, line.meaning)) for line in lines
+    )
+
+
+def check_program(
+    program: tuple[Definition, ...],
+    raw: dict[str, sp.Expr],
+    reduce: Callable[[sp.Expr], sp.Expr] = normal,
+) -> None:
     """Raise DerivationError unless a program computes every quantity of `raw`."""
     for name, expression in raw.items():
-        check_same(name, inlined(program, name), expression)
+        check_same(name, inlined(program, name), expression, reduce)
 
 
 def inlined(program: tuple[Definition, ...], name: str) -> sp.Expr:
@@ -95,9 +126,11 @@ def symbol_of(program: tuple[Definition, ...], name: str) -> sp.Expr:
     return next(definition.symbol for definition in program if definition.name == name)
 
 
-def check_same(name: str, stable: sp.Expr, raw: sp.Expr) -> None:
-    """Raise DerivationError unless both have the same normal form, given Σp = 1."""
-    residual = normal(normal(stable) - normal(raw))
+def check_same(
+    name: str, stable: sp.Expr, raw: sp.Expr, reduce: Callable[[sp.Expr], sp.Expr] = normal
+) -> None:
+    """Raise DerivationError unless the difference reduces to zero, given Σp = 1."""
+    residual = reduce(stable - raw)
     if residual != 0:
         raise DerivationError(
             f"the stable form of {name} differs from its cumulants by {residual}; "
@@ -116,15 +149,8 @@ def softmax(family: Family) -> Definition:
 
 
 def _direct_program(raw):
-    """Use the cumulants as they are, with V₁ in terms of the Fisher information."""
-    program = [_quantity("fisher", raw["fisher"])]
-    squared = 2 * raw["fisher"] ** 2
-    for name in ("third", "variance_score_squared", "variance_negative_hessian", "covariance"):
-        expression = raw[name]
-        if name == "variance_score_squared":
-            expression = normal(expression - squared) + 2 * _fisher**2
-        program.append(_quantity(name, expression))
-    return tuple(program)
+    """Use the cumulants as they are."""
+    return tuple(_quantity(name, raw[name]) for name in QUANTITIES)
 
 
 def _centred_program(family, raw):
@@ -159,12 +185,18 @@ def _centred_program(family, raw):
             "squared score of each class minus its mean",
         ),
         _quantity("third", about_mean["third"]),
-        _quantity("variance_score_squared", sp.expand(squares.xreplace(in_second))),
+        _quantity("variance_score_squared", _in_factors(squares.xreplace(in_second))),
         *_centring(family, v),
         _quantity("variance_negative_hessian", about_mean["variance_negative_hessian"]),
         _quantity("covariance", product),
     ]
     return tuple(program)
+
+
+def _in_factors(expression):
+    """Return a polynomial in a sum's square with factors as coefficients, 2n(n − 1) S²."""
+    collected = sp.collect(sp.expand(expression), (_second_moment, _fisher), evaluate=False)
+    return sp.Add(*(sp.factor(c) * power for power, c in collected.items()))
 
 
 def _centring(family, base):

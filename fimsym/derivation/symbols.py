@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import sympy as sp
 
+from fimsym.derivation.functions import FUNCTIONS
 from fimsym.families import Family
 from fimsym.families.formula import interpret
 
@@ -50,12 +53,39 @@ class AxisMin(AxisFunction):
         return rf"\min_{{i}} {printer.parenthesize(self.args[0], 50)}"
 
 
+class LargestPair(AxisFunction):
+    """Product of the two largest values over the targets; 0 for a single target."""
+
+    def _latex(self, printer):
+        return rf"\max_{{i \neq j}} {printer.parenthesize(self.args[0], 50)} (\cdot)_j"
+
+
+class SmallestPair(AxisFunction):
+    """Product of the two smallest values over the targets; infinite for a single target."""
+
+    def _latex(self, printer):
+        return rf"\min_{{i \neq j}} {printer.parenthesize(self.args[0], 50)} (\cdot)_j"
+
+
 class Others(AxisFunction):
     """Sum of an indexed expression over all outputs but the i-th."""
 
     def _latex(self, printer):
         term = printer.parenthesize(self.args[0].xreplace({index: sp.Symbol("j")}), 50)
         return rf"\sum_{{j \neq i}} {term}"
+
+
+class Cosine(sp.Function):
+    """x/r, the entry of a unit vector; a given value where r = 0."""
+
+    nargs = 3
+
+    def exact(self) -> sp.Expr:
+        """Return the quotient, for proofs at r > 0."""
+        return self.args[0] / self.args[1]
+
+    def _latex(self, printer):
+        return printer._print(self.args[0] / self.args[1])
 
 
 class RoundedUp(sp.Function):
@@ -72,34 +102,50 @@ def axis(family: Family) -> sp.Symbol:
     return sp.Symbol(family.axis, integer=True, positive=True)
 
 
-def total(family: Family, summand: sp.Expr, over: sp.Symbol = index) -> sp.Sum:
-    """Return Σ_i summand over the family's outputs."""
-    return sp.Sum(summand, (over, 1, axis(family)))
+def total(family: Family, summand: sp.Expr, over: sp.Symbol = index) -> sp.Expr:
+    """Return Σ_i summand over the family's outputs, or its targets."""
+    return sp.Sum(summand, (over, 1, axis(family))) if summand != 0 else sp.Integer(0)
 
 
 def constants(family: Family) -> dict[str, sp.Symbol]:
     """Return the symbol of each constant of the family."""
-    return {c.name: sp.Symbol(c.name, positive=True) for c in family.constants}
+    return {
+        c.name: sp.Symbol(c.name, positive=True, **({"integer": True} if c.integer else {}))
+        for c in family.constants
+    }
 
 
-def read(family: Family, formula: str, names: dict[str, sp.Expr]) -> sp.Expr:
+def naturals(family: Family) -> tuple[sp.IndexedBase, ...]:
+    """Return the base of each natural parameter of one target, h or h1, h2 and so on."""
+    return _bases("h", family)
+
+
+def directions(family: Family, base: sp.IndexedBase) -> tuple[sp.IndexedBase, ...]:
+    """Return the parts of u or v that belong to each natural parameter."""
+    return _bases(str(base.label), family)
+
+
+def _bases(letter, family):
+    if family.components == 1:
+        return (sp.IndexedBase(letter, real=True),)
+    return tuple(sp.IndexedBase(f"{letter}{n}", real=True) for n in range(1, family.components + 1))
+
+
+def read(family: Family, formula: str, names: Mapping[str, sp.Expr]) -> sp.Expr:
     """Return `formula` as a SymPy expression in `names` and the family's constants."""
     return sp.sympify(
         interpret(
             formula,
             names={"pi": sp.pi, **constants(family), **names},
-            functions={
-                "exp": sp.exp,
-                "log": sp.log,
-                "sqrt": sp.sqrt,
-                "sum": lambda summand: total(family, summand),
-            },
+            functions={**FUNCTIONS, "sum": lambda summand: total(family, summand)},
             number=sp.Rational,
         )
     )
 
 
-def log_partition(family: Family, argument: sp.Expr = h[index]) -> sp.Expr:
-    """Return F as an expression in `argument`, the i-th natural parameter."""
-    value = read(family, family.log_partition, {family.natural: argument})
-    return total(family, value) if family.structure == "independent" else value
+def log_partition(family: Family, arguments: Sequence[sp.Expr] | None = None) -> sp.Expr:
+    """Return F as an expression in `arguments`, the natural parameters of the i-th output."""
+    if arguments is None:
+        arguments = [base[index] for base in naturals(family)]
+    value = read(family, family.log_partition, dict(zip(family.natural, arguments, strict=True)))
+    return value if family.vector else total(family, value)

@@ -12,9 +12,9 @@ import itertools
 
 import sympy as sp
 
-from fimsym.derivation import moments
+from fimsym.derivation import moments, target
 from fimsym.derivation.normal import unroll
-from fimsym.derivation.symbols import axis, h, log_partition, probability
+from fimsym.derivation.symbols import axis, h, index, log_partition, probability
 from fimsym.families import Family
 
 
@@ -46,20 +46,42 @@ def tensors(family: Family, outputs: int) -> Tensors:
 
 def cumulant_tensor(family: Family, outputs: int) -> sp.ImmutableDenseNDimArray:
     """Return κ_abcd = ∂⁴F/∂h_a∂h_b∂h_c∂h_d, by differentiating F."""
-    partition = unroll(log_partition(family), axis(family), outputs)
-    naturals = [h[n] for n in range(1, outputs + 1)]
-    weights: dict[sp.Expr, sp.Expr] = {}
-    if family.density.support == "one_hot":
-        # Adding a constant to every h changes no derivative: take it so that Σ exp(h) = 1.
-        weights = {natural: sp.log(probability[n]) for n, natural in enumerate(naturals, 1)}
-    values: dict[tuple[int, ...], sp.Expr] = {}
-    for positions in itertools.combinations_with_replacement(range(outputs), 4):
-        derivative = sp.diff(partition, *(naturals[position] for position in positions))
-        values[positions] = derivative.subs(weights)
+    of = _of_vector(family, outputs) if family.vector else _of_targets(family, outputs)
+    places = itertools.combinations_with_replacement(range(outputs), 4)
+    values = {positions: of(positions) for positions in places}
     everywhere = itertools.product(range(outputs), repeat=4)
     return sp.ImmutableDenseNDimArray(
         [values[tuple(sorted(positions))] for positions in everywhere], (outputs,) * 4
     )
+
+
+def _of_vector(family, outputs):
+    partition = unroll(log_partition(family), axis(family), outputs)
+    naturals = [h[n] for n in range(1, outputs + 1)]
+    # Adding a constant to every h changes no derivative: take it so that Σ exp(h) = 1.
+    weights = {natural: sp.log(probability[n]) for n, natural in enumerate(naturals, 1)}
+
+    def value(positions):
+        derivative = sp.diff(partition, *(naturals[position] for position in positions))
+        return derivative.subs(weights)
+
+    return value
+
+
+def _of_targets(family, outputs):
+    targets = outputs // family.components
+    one = target.target(family)
+
+    def value(positions):
+        places = [divmod(position, targets) for position in positions]
+        if len({n for _, n in places}) > 1:
+            return sp.Integer(0)
+        word = tuple(sorted(component for component, _ in places))
+        return one.at(target.cumulant_of(family, word)).xreplace(
+            {index: sp.Integer(places[0][1] + 1)}
+        )
+
+    return value
 
 
 def contract(array: sp.ImmutableDenseNDimArray, *bases: sp.IndexedBase) -> sp.Expr:

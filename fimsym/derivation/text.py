@@ -15,6 +15,14 @@ NAMES = {
     "complement": "q",
     "distance": "r",
     "sigma": "σ",
+    "information": "I",
+    "variance": "κ₂",
+    "cubic": "κ₃",
+    "quartic": "q",
+    "asymmetry": "κ₃₀",
+    "variance_of_target": "V₁",
+    "information_v": "V₂",
+    "mixed": "κ₂₁",
     "third": "κ₃₀",
     "variance_score_squared": "V₁",
     "variance_negative_hessian": "V₂",
@@ -25,6 +33,16 @@ NAMES = {
     "quartic_max": "λ_max(M)",
 }
 
+_FUNCTIONS = {
+    "Logistic": "σ",
+    "RootLogistic": "√σ",
+    "TanhHalf": "tanh½",
+    "Expm1": "expm1",
+    "Log1p": "log1p",
+    "Softplus": "softplus",
+    "loggamma": "ln Γ",
+}
+_SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
 _POWERS = {2: "²", 3: "³", 4: "⁴", 5: "⁵"}
 
 
@@ -60,6 +78,39 @@ class TextPrinter(StrPrinter):
     def _print_Others(self, expr):
         return f"Σ_(j≠i)({self._print(expr.args[0]).replace('_i', '_j')})"
 
+    def _print_LargestPair(self, expr):
+        return f"max_(i≠j)({self._print(expr.args[0])} (…)_j)"
+
+    def _print_SmallestPair(self, expr):
+        return f"min_(i≠j)({self._print(expr.args[0])} (…)_j)"
+
+    def _print_Function(self, expr):
+        name = _FUNCTIONS.get(type(expr).__name__, type(expr).__name__)
+        return f"{name}({', '.join(map(self._print, expr.args))})"
+
+    def _print_PolygammaRemainder(self, expr):
+        order, x = expr.args
+        return f"R{_SUBSCRIPTS[int(order)]}({self._print(x)})"
+
+    def _print_polygamma(self, expr):
+        order, x = expr.args
+        return f"ψ{_SUBSCRIPTS[int(order)]}({self._print(x)})"
+
+    def _print_LogBessel(self, expr):
+        level, order, r = expr.args
+        primes = "′" * int(order)
+        return f"g{_SUBSCRIPTS[int(level)]}{primes}({self._print(r)})"
+
+    def _print_Cosine(self, expr):
+        return f"{self._print(expr.args[0])}/{self._print(expr.args[1])}"
+
+    def _print_SumOfProducts(self, expr):
+        a, b, c, d = expr.args
+        return f"({self._print(a * b + c * d)})"
+
+    def _print_Infinity(self, expr):
+        return "∞"
+
     def _print_RoundedUp(self, expr):
         return self._print(expr.args[0])
 
@@ -68,7 +119,9 @@ class TextPrinter(StrPrinter):
             base = self._print(expr.base)
             plain = isinstance(expr.base, sp.Indexed | sp.Symbol | sp.Sum)
             return (base if plain else f"({base})") + _POWERS[int(expr.exp)]
-        return super()._print_Pow(expr, rational)
+        if expr.exp == sp.Rational(1, 2):
+            return f"√({self._print(expr.base)})"
+        return super()._print_Pow(expr, rational).replace("**", "^")
 
     def _print_Mul(self, expr):
         return super()._print_Mul(expr).replace("*", " ")

@@ -63,6 +63,7 @@ class Analysis:
         roads: Which road of the engine each parameter took.
         ways: How first and second derivatives were taken.
         frozen: Parameters left out because they do not require grad.
+        link: What the network puts out, ``"natural"`` for h itself.
     """
 
     family: str
@@ -75,6 +76,7 @@ class Analysis:
     roads: Mapping[str, str]
     ways: Mapping[str, str]
     frozen: tuple[str, ...]
+    link: str = "natural"
 
     @property
     def fisher(self) -> Mapping[str, Tensor]:
@@ -106,11 +108,12 @@ class Analysis:
 
     def __repr__(self) -> str:
         constants = "".join(f", {name}={value:g}" for name, value in self.constants.items())
+        link = "" if self.link == "natural" else f", link {self.link}"
         columns = [f"{name:>26}" for name in self.values]
         width = max(len(group.name) for group in self.groups)
         lines = [
-            f"Analysis: {self.family}{constants}; {self.inputs} inputs, {self.outputs} outputs; "
-            f"sums over each {self.grouping}",
+            f"Analysis: {self.family}{link}{constants}; {self.inputs} inputs, {self.outputs} "
+            f"outputs; sums over each {self.grouping}",
             f"{'':{width}} {'size':>10}" + "".join(columns),
         ]
         for group in self.groups:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from fimsym.engine.analysis import (
     check_quantities,
 )
 from fimsym.engine.derivatives import Differentiator
+from fimsym.engine.head import Head
 from fimsym.engine.memory import budget, first_order_chunks, second_order_chunks
 from fimsym.engine.network import (
     Block,
@@ -24,14 +23,9 @@ from fimsym.engine.network import (
     check_outputs,
     differentiable_kernels,
 )
-from fimsym.errors import ShapeError, SpecError, UnsupportedError
-from fimsym.families import Family, families
-from fimsym.families import family as family_of
-from fimsym.generated import evaluator
+from fimsym.errors import ShapeError
+from fimsym.families import Family
 from fimsym.report.progress import progress as progress_bar
-
-_FIRST_ORDER = {"fisher", "variance_score_squared", "covariance"}
-_SECOND_ORDER = {"variance_negative_hessian", "covariance"}
 
 
 def analyze(
@@ -53,12 +47,14 @@ def analyze(
     Cov(Î₁, Î₂); they are averaged over the inputs.
 
     Args:
-        model: Any module that maps inputs [batch, …] to natural parameters h
-            [batch, output], in evaluation mode. It is not changed.
+        model: Any module that maps inputs [batch, …] to natural parameters h, or what the
+            link expects, [batch, output], in evaluation mode. It is not changed.
         data: A tensor, an array, a DataLoader or an iterable of batches, of inputs or of
             (inputs, labels); or one tuple (inputs, labels).
         family: Name or specification of the output family.
-        link: None or ``"natural"``: the model's output is h itself.
+        link: What the model puts out instead of h: a name in ``family(...).links``, such as
+            ``"mean_log_variance"``; None or ``"natural"`` for h itself. With d targets the
+            first d outputs are the first parameter of every target, and so on.
         quantities: Some of ``fisher``, ``variance_score_squared``,
             ``variance_negative_hessian``, ``covariance``; or ``"all"``. Without the last
             two no second derivative is taken.
@@ -82,33 +78,29 @@ def analyze(
     Source:
         Soen & Sun (2024), Lemma 3.1; formulas from ``fimsym derive``.
     """
-    spec = _check_family(family)
-    _check_link(spec, link)
+    head = Head(family, link, constants)
     asked = check_quantities(quantities)
-    bound = spec.bind(constants)
     grouping = check_grouping(groups)
     with differentiable_kernels(), torch.enable_grad():
         network = Network(model, device)
-        run = _Run(network, spec, bound, asked, budget(max_memory, network.device))
+        run = _Run(network, head, asked, budget(max_memory, network.device))
         return run.analyze(data, grouping, progress)
 
 
 class _Run:
     """One call of `analyze`: what stays the same over batches, and the sums."""
 
-    def __init__(self, network, spec, constants, asked, limit):
+    def __init__(self, network, head, asked, limit):
         self.network: Network = network
-        self.spec: Family = spec
-        self.module: ModuleType = evaluator(spec)
-        self.constants: dict[str, float] = constants
+        self.head: Head = head
         self.asked: tuple[str, ...] = asked
         self.limit: int = limit
         self.sums = Accumulator(asked, network.size, network.device)
         self.count = 0
         self.outputs = 0
-        wanted = set(asked)
-        self.first = Differentiator(network, "first") if _FIRST_ORDER & wanted else None
-        self.second = Differentiator(network, "second") if _SECOND_ORDER & wanted else None
+        first, second = head.orders(asked)
+        self.first = Differentiator(network, "first") if first else None
+        self.second = Differentiator(network, "second") if second else None
 
     def analyze(self, data, grouping, show) -> Analysis:
         total = inputs_of.length(data)
@@ -119,14 +111,15 @@ class _Run:
         return self._result(grouping)
 
     def _add(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
-        h = check_outputs(self.network, inputs, self.count, self.spec.minimum_outputs)
+        h = check_outputs(self.network, inputs, self.count, self.head.minimum_outputs)
+        self.head.check(h, self.count)
         check_examples_independent(self.network, inputs, h, self.count)
         if self.count == 0:
             check_differentiable(self.network, inputs)
             self._start(h.shape[1])
         _check_width(h, self.outputs)
         if labels is not None:
-            inputs_of.check_labels(labels, self.outputs, self.count, self.spec.density.support)
+            inputs_of.check_labels(labels, self.outputs, self.count, self.head.targets(h.shape[1]))
         rows = min(rows for _, rows in self.chunks)
         for start in range(0, inputs.shape[0], rows):
             part = slice(start, start + rows)
@@ -146,17 +139,9 @@ class _Run:
 
     def _add_block(self, block: Block, inputs: Tensor, h: Tensor) -> None:
         at = (block, inputs, self.count, self.outputs)
-        u = self.first(*at) if self.first else None
-        v = self.second(*at) if self.second else None
-        if u is None:
-            values = {
-                "variance_negative_hessian": self.module.variance_negative_hessian(
-                    h, v, **self.constants
-                )
-            }
-        else:
-            moments = self.module.moments(h, u, v, **self.constants)
-            values = {quantity: getattr(moments, quantity) for quantity in self.asked}
+        first = self.first(*at) if self.first else None
+        second = self.second(*at) if self.second else None
+        values = self.head.values(self.asked, h, first, second)
         self.sums.add(slice(block.start, block.stop), self.count, values)
 
     def _result(self, grouping) -> Analysis:
@@ -171,8 +156,9 @@ class _Run:
             spread = network.split((self.sums.squares / divisor).cpu())
         ways = {"first": self.first, "second": self.second}
         return Analysis(
-            family=self.spec.name,
-            constants=self.constants,
+            family=self.head.spec.name,
+            link=self.head.link,
+            constants=self.head.constants,
             inputs=self.count,
             outputs=self.outputs,
             values=values,
@@ -181,23 +167,6 @@ class _Run:
             roads=dict.fromkeys(network.names, "functional"),
             ways={order: taken.way for order, taken in ways.items() if taken},
             frozen=network.frozen,
-        )
-
-
-def _check_family(family):
-    if family is None:
-        raise SpecError(
-            f"no family given; expected family= one of {', '.join(families())}. It is the law "
-            "of the labels: categorical for a classifier's logits, gaussian for regression."
-        )
-    return family_of(family)
-
-
-def _check_link(spec, link):
-    if link not in (None, "natural"):
-        raise UnsupportedError(
-            f"link {link!r} is not available for {spec.name}; its links: natural. Let the model "
-            f"return the natural parameter h of {spec.name}."
         )
 
 

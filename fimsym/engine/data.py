@@ -62,13 +62,13 @@ def length(data: Data) -> int | None:
         return None
 
 
-def check_labels(labels: Tensor, outputs: int, first_row: int, support: str) -> None:
+def check_labels(labels: Tensor, outputs: int, first_row: int, columns: int) -> None:
     """Raise ShapeError unless the labels fit a model with that many outputs.
 
-    Labels with support ``"one_hot"`` are classes, one whole number per input; others are
-    one number per input and output.
+    With 0 `columns` they are classes, one whole number per input; otherwise one row of so
+    many numbers per input.
     """
-    if support == "one_hot":
+    if columns == 0:
         if labels.ndim != 1:
             raise ShapeError(
                 f"labels must be classes, [batch]; got shape {list(labels.shape)}. For one-hot "
@@ -81,10 +81,10 @@ def check_labels(labels: Tensor, outputs: int, first_row: int, support: str) -> 
                 f"label {labels[row].item()} of input {first_row + row} does not fit a model "
                 f"with {outputs} outputs; expected whole numbers from 0 to {outputs - 1}."
             )
-    elif labels.ndim > 2 or (labels.shape[1] if labels.ndim == 2 else 1) != outputs:
+    elif labels.ndim > 2 or (labels.shape[1] if labels.ndim == 2 else 1) != columns:
         raise ShapeError(
             f"the model has {outputs} output(s), the labels have shape {list(labels.shape)}; "
-            "expected one column per output. Check the model's last layer."
+            f"expected {columns} column(s). Check the model's last layer."
         )
 
 

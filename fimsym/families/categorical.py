@@ -1,13 +1,13 @@
 """Categorical over C classes; h are over-complete logits (h + c·1 is the same law)."""
 
-from fimsym.families.spec import Density, Family, Sampler, Theorem
+from fimsym.families.spec import Density, Family, Link, Sampler, Theorem
 
 categorical = Family(
     name="categorical",
     title="categorical over C classes",
     log_partition="log(sum(exp(h)))",
     structure="joint",
-    sufficient_statistic="one-hot of y",
+    sufficient_statistics=("one-hot of y",),
     axis="C",
     minimum_outputs=2,
     density=Density(base_measure="1", support="one_hot"),
@@ -24,4 +24,5 @@ categorical = Family(
             outputs=2,
         ),
     ),
+    links=(Link("logits", ("logit",), ("logit",)),),
 )

@@ -15,12 +15,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from fimsym.errors import DomainError, SpecError, nearest
+from fimsym.families.rules import check, read_inequality
 
 LARGEST_CONSTANT = 1e75
 """Largest value of a constant: its fourth power is a finite float64."""
-
-_RESERVED = {"h", "u", "v", "p", "y", "i", "j", "k", "l", "o", "N", "pi", "top", "second"}
-_RESERVED |= {"exp", "log", "sqrt", "sum", "torch", "runtime"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +29,13 @@ class Constant:
         name: Identifier in formulas and keyword argument of every evaluator.
         meaning: One line for documentation.
         default: Value used when none is given.
+        integer: Only whole numbers are allowed.
     """
 
     name: str
     meaning: str
     default: float = 1.0
+    integer: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,27 @@ class Density:
 
     Attributes:
         base_measure: Formula for π(y), in ``y`` and the constants.
-        support: ``"real"`` (Lebesgue measure on R, one `y` per output) or
-            ``"one_hot"`` (counting measure on the C unit vectors).
+        support: Where y lies, and the measure: Lebesgue on ``"real"`` R, ``"positive"``
+            (0, ∞), ``"unit"`` (0, 1) and ``"angle"`` (−π, π]; counting on ``"counts"``
+            {0, 1, 2, …}, ``"one_hot"`` the C unit vectors and ``"count_vectors"`` the
+            vectors of counts with sum `largest`; Lebesgue on the ``"simplex"`` of
+            probability vectors and on ``"vector"`` R^D.
+        largest: Formula for the largest count, in the constants; None without one.
     """
 
     base_measure: str
-    support: Literal["real", "one_hot"]
+    support: Literal[
+        "real",
+        "positive",
+        "unit",
+        "angle",
+        "counts",
+        "one_hot",
+        "count_vectors",
+        "simplex",
+        "vector",
+    ]
+    largest: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +73,8 @@ class Sampler:
 
     Attributes:
         distribution: Name of the class.
-        arguments: Its keyword arguments as formulas in ``h`` and the constants.
+        arguments: Its keyword arguments as formulas in the natural parameters and the
+            constants.
     """
 
     distribution: str
@@ -82,84 +98,169 @@ class Theorem:
 
 
 @dataclasses.dataclass(frozen=True)
+class Link:
+    """A map h = g(o) from what a network puts out to natural parameters.
+
+    Attributes:
+        name: Identifier, such as ``"mean_log_variance"``.
+        outputs: Name of each output of one target, in the network's order.
+        natural: Formula of each natural parameter, in those names and the constants. For
+            a family whose parameter is a whole vector it holds for every entry.
+        domain: Inequalities for the outputs, such as ``"variance > 0"``.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    natural: tuple[str, ...]
+    domain: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> bool:
+        """The network's output is the natural parameter itself."""
+        return self.outputs == self.natural
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """An open interval, the domain of one named parameter."""
+
+    name: str
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        low = f"{self.low:g} < " if math.isfinite(self.low) else ""
+        high = f" < {self.high:g}" if math.isfinite(self.high) else ""
+        if low and not high:
+            return f"{self.name} > {self.low:g}"
+        return f"{low}{self.name}{high}" if low or high else f"{self.name} in R"
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """An exponential family p(y|h) = π(y) exp(⟨t(y), h⟩ − F(h)).
 
     Attributes:
         name: Identifier, also the name of the generated module.
+        log_partition: Formula for F in the natural parameters. With
+            ``structure="independent"`` it is the F of one target and the targets' values
+            add up; with ``"joint"`` and a single symbol it is a formula in the whole
+            vector of outputs, where ``sum(...)`` runs over them.
         title: Name for people.
-        natural: Symbol of the natural parameter, one entry per output.
-        log_partition: Formula for F. With ``structure="independent"`` it is the F of
-            one output and the outputs' values add up; with ``"joint"`` it is a formula
-            in the whole vector, where ``sum(...)`` runs over the outputs.
-        sufficient_statistic: t(y), for documentation.
-        structure: ``"independent"`` or ``"joint"``.
-        axis: Symbol of the number of outputs, such as C for classes.
+        natural: Symbol of each natural parameter of one target. A network with d targets
+            puts out the first parameter of every target, then the second, and so on.
+        sufficient_statistics: t(y), one formula per natural parameter.
+        structure: ``"independent"``, ``"joint"``, or ``"matrix"``, where the second
+            natural parameter is a symmetric matrix, packed by rows of its lower triangle.
+        axis: Symbol of the number of targets or outputs, such as C for classes.
         minimum_outputs: Smallest number of outputs for which the law is not trivial.
-        domain: Set of h that is allowed, for documentation and messages.
+        domain: Inequalities such as ``"h1 > -1"``; none for all of R.
         constants: Known constants.
         density: The density, from which moments are derived a second time.
         sampler: The law used by Monte Carlo validation.
         theorems: Named closed forms, proven with every derivation.
+        links: What a network may put out instead of the natural parameters.
     """
 
     name: str
-    title: str
     log_partition: str
-    structure: Literal["independent", "joint"]
-    sufficient_statistic: str
-    density: Density
-    sampler: Sampler
-    natural: str = "h"
+    title: str = ""
+    natural: tuple[str, ...] = ("h",)
+    sufficient_statistics: tuple[str, ...] = ("y",)
+    structure: Literal["independent", "joint", "matrix"] = "independent"
     axis: str = "m"
     minimum_outputs: int = 1
-    domain: str = "R"
+    domain: tuple[str, ...] = ()
     constants: tuple[Constant, ...] = ()
+    density: Density | None = None
+    sampler: Sampler | None = None
     theorems: tuple[Theorem, ...] = ()
+    links: tuple[Link, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse names that code or formulas could not use.
+        """Complete the fields and refuse what code or formulas could not use.
 
         Raises:
-            SpecError: a name is no identifier, or already means something else.
+            SpecError: a field has the wrong type, a name is no identifier or already
+                means something else, or an inequality cannot be read.
         """
-        names = [("name", self.name), ("natural", self.natural), ("axis", self.axis)]
-        names += [("constant", constant.name) for constant in self.constants]
-        for role, name in names:
-            if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
-                raise SpecError(f"{role} must be a plain identifier; got {name!r}.")
-            if name in _RESERVED and (role, name) != ("natural", "h"):
-                raise SpecError(
-                    f"{role} {name!r} already means something in formulas; choose a name other "
-                    f"than {', '.join(sorted(_RESERVED))}."
-                )
-        if len({name for _, name in names}) < len(names):
-            raise SpecError("name, natural, axis and constants must differ from each other.")
+        check(self)
+
+    @property
+    def vector(self) -> bool:
+        """One symbol stands for the whole vector of outputs."""
+        return self.structure == "joint" and len(self.natural) == 1
+
+    @property
+    def components(self) -> int:
+        """Number of natural parameters of one target; 1 for a vector family."""
+        return len(self.natural)
+
+    @property
+    def limits(self) -> tuple[Limits, ...]:
+        """The open interval of each natural parameter."""
+        return limits(self.natural, self.domain)
 
     def canonical(self) -> str:
         """Return the specification as canonical JSON, the input hash's text."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
+
+    def link(self, name: str | None) -> Link | None:
+        """Return the link called `name`; None for the natural parameters themselves.
+
+        Raises:
+            SpecError: the family has no such link.
+        """
+        known = {link.name: link for link in self.links}
+        if name is None or name == "natural":
+            return None
+        if name not in known:
+            raise SpecError(
+                f"{name!r} is not a link of {self.name}; its links: "
+                f"{', '.join(['natural', *known])}.{nearest(str(name), known)} Let the model "
+                f"return what one of them expects, or natural parameters with link=None."
+            )
+        return None if known[name].identity else known[name]
 
     def bind(self, constants: Mapping[str, float]) -> dict[str, float]:
         """Return every constant's value, defaults filled in.
 
         Raises:
             SpecError: a name is not a constant of this family.
-            DomainError: a value is not a positive finite number.
+            DomainError: a value is not a positive finite number, or no whole number where
+                one is needed.
         """
-        known = {constant.name: float(constant.default) for constant in self.constants}
-        for name, value in constants.items():
+        known = {constant.name: constant for constant in self.constants}
+        for name in constants:
             if name not in known:
                 has = ", ".join(known) or "none"
                 raise SpecError(
                     f"{name!r} is not a constant of {self.name} (its constants: {has})."
                     f"{nearest(name, known)}"
                 )
-            known[name] = positive(name, value)
-        return known
+        return {
+            name: positive(name, constants.get(name, constant.default), constant.integer)
+            for name, constant in known.items()
+        }
 
 
-def positive(name: str, value: float) -> float:
+def limits(names: tuple[str, ...], inequalities: tuple[str, ...]) -> tuple[Limits, ...]:
+    """Return the open interval of each name, from inequalities such as ``"0 < p < 1"``.
+
+    Raises:
+        SpecError: an inequality does not compare one of the names with a number.
+    """
+    found = dict.fromkeys(names, (-math.inf, math.inf))
+    for inequality in inequalities:
+        name, low, high = read_inequality(inequality, names)
+        found[name] = (max(low, found[name][0]), min(high, found[name][1]))
+    for name, (low, high) in found.items():
+        if not low < high:
+            raise SpecError(f"the domain of {name} is empty: {low:g} < {name} < {high:g}.")
+    return tuple(Limits(name, *bounds) for name, bounds in found.items())
+
+
+def positive(name: str, value: float, integer: bool = False) -> float:
     """Return `value` as a float, or raise DomainError unless it is positive and finite."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = float(value) if real else math.nan
@@ -167,5 +268,9 @@ def positive(name: str, value: float) -> float:
         raise DomainError(
             f"{name} must be a positive finite number, at most {LARGEST_CONSTANT:g}; got "
             f"{value!r}. Pass {name} as a number greater than zero."
+        )
+    if integer and number != int(number):
+        raise DomainError(
+            f"{name} must be a whole number, such as {math.ceil(number)}; got {value!r}."
         )
     return number

@@ -1,0 +1,111 @@
+"""From a network's output and its derivatives to the closed forms of the output family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+from torch import Tensor
+
+from fimsym.errors import DomainError, FimsymError, SpecError
+from fimsym.families import Family, families
+from fimsym.families import family as family_of
+from fimsym.generated import evaluator
+
+_SECOND_ORDER = {"variance_negative_hessian", "covariance"}
+
+
+class Head:
+    """The law of the labels, as a function of what the network puts out.
+
+    Args:
+        family: Name or specification of the output family.
+        link: Name of the link h = g(o); None or ``"natural"`` for h itself.
+        constants: Constants of the family.
+
+    Raises:
+        SpecError: an unknown family, link or constant.
+    """
+
+    def __init__(
+        self, family: str | Family | None, link: str | None, constants: Mapping[str, float]
+    ):
+        if family is None:
+            raise SpecError(
+                f"no family given; expected family= one of {', '.join(families())}. It is the "
+                "law of the labels: categorical for a classifier's logits, gaussian for "
+                "regression."
+            )
+        self.spec: Family = family_of(family)
+        known = self.spec.link(link)
+        self.constants: dict[str, float] = self.spec.bind(constants)
+        self.module: ModuleType = evaluator(self.spec)
+        self.link: str = link or "natural"
+        self._to_natural = self.module.LINKS[known.name] if known else None
+
+    @property
+    def minimum_outputs(self) -> int:
+        """Fewest outputs that the family allows."""
+        return self.module.LAYOUT.minimum_outputs
+
+    def orders(self, asked: Sequence[str]) -> tuple[bool, bool]:
+        """Tell which derivatives of the output the quantities need, first and second.
+
+        v of a link depends on first derivatives too.
+        """
+        second = bool(_SECOND_ORDER & set(asked))
+        return bool(set(asked) - {"variance_negative_hessian"}) or (
+            second and self._to_natural is not None
+        ), second
+
+    def check(self, outputs: Tensor, first_row: int) -> None:
+        """Raise ShapeError or DomainError unless every row is in the domain of the head."""
+        try:
+            self._natural(outputs)
+        except DomainError:
+            for row, output in enumerate(outputs):
+                try:
+                    self._natural(output)
+                except FimsymError as error:
+                    raise DomainError(
+                        f"the model's output for input {first_row + row} is outside the domain "
+                        f"of {self.spec.name}: {error}"
+                    ) from None
+            raise
+
+    def _natural(self, outputs):
+        # A device is not waited for inside evaluators; this check is, once per batch.
+        outputs = outputs.detach().cpu()
+        if self._to_natural is not None:
+            (outputs,) = self._to_natural(outputs, **self.constants)
+        self.module.mean(outputs, **self.constants)
+
+    def values(
+        self, asked: Sequence[str], outputs: Tensor, first: Tensor | None, second: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return the quantities asked for, each [batch, param].
+
+        Args:
+            asked: Their names.
+            outputs: o, [batch, output].
+            first: ∂o/∂θ, [batch, output, param].
+            second: ∂²o/∂θ², likewise.
+        """
+        h, u, v = outputs, first, second
+        if self._to_natural is not None:
+            found = self._to_natural(outputs, first, second, **self.constants)
+            h, u, v = (*found, None)[:3]
+        if set(asked) == {"variance_negative_hessian"}:
+            return {asked[0]: self.module.variance_negative_hessian(h, v, **self.constants)}
+        moments = self.module.moments(h, u, v, **self.constants)
+        return {quantity: getattr(moments, quantity) for quantity in asked}
+
+    def targets(self, outputs: int) -> int:
+        """Return how many columns labels have; 0 for classes, one whole number per input."""
+        spec = self.spec
+        if spec.vector:
+            one_hot = spec.density is not None and spec.density.support == "one_hot"
+            return 0 if one_hot else outputs
+        if spec.structure == "matrix":
+            return next(d for d in range(outputs + 1) if d * (d + 3) // 2 >= outputs)
+        return outputs // spec.components

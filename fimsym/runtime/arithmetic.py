@@ -1,0 +1,104 @@
+"""Arithmetic on columns that keeps the last digits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def two_largest(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions of the two largest outputs, each [*batch, 1, 1]."""
+    order = h.topk(2, dim=-2).indices
+    return order[..., :1, :], order[..., 1:, :]
+
+
+def balance(h: Tensor) -> Tensor:
+    """Return softmax(h) with the largest entry less the second, and zero for the second.
+
+    The difference is accurate relative to itself, however close the two are.
+    """
+    top, second = two_largest(h)
+    probability = torch.softmax(h, dim=-2)
+    gap = torch.take_along_dim(h, second, dim=-2) - torch.take_along_dim(h, top, dim=-2)
+    lead = -torch.expm1(gap) * torch.take_along_dim(probability, top, dim=-2)
+    return probability.scatter(-2, top, lead).scatter(-2, second, torch.zeros_like(lead))
+
+
+def others(values: Tensor) -> Tensor:
+    """Return Σ_{j≠i} x_j for non-negative x, accurate relative to itself.
+
+    Subtracting from the total cancels only for the largest entry, so that one alone is
+    summed anew.
+    """
+    largest = values.argmax(dim=-2, keepdim=True)
+    rest = values.scatter(-2, largest, 0.0).sum(dim=-2, keepdim=True)
+    total = values.sum(dim=-2, keepdim=True)
+    return (total - values).scatter(-2, largest, rest)
+
+
+def rounded_up(value: Tensor, size: Tensor) -> Tensor:
+    """Return an upper bound raised by the rounding of a sum of terms of that total size."""
+    return value + 32 * torch.finfo(value.dtype).eps * size
+
+
+def fill(value: float | Tensor, *likes: Tensor) -> Tensor:
+    """Return a reduced column [*batch, 1, param] that holds `value` everywhere.
+
+    Where one of `likes` is not finite the result is not either, as if it had been used.
+    """
+    zeros = [like.abs().amax(dim=-2, keepdim=True) * 0 for like in likes]
+    return sum(zeros[1:], zeros[0]) + value
+
+
+def softplus(x: Tensor) -> Tensor:
+    """Return log(1 + e^x)."""
+    return -torch.nn.functional.logsigmoid(-x)
+
+
+def tanh_half(x: Tensor) -> Tensor:
+    """Return tanh(x/2), the difference of the probabilities σ(x) and σ(−x)."""
+    return torch.tanh(x / 2)
+
+
+def cosine(x: Tensor, r: Tensor, at_zero: float) -> Tensor:
+    """Return x/r; `at_zero` where r = 0."""
+    zero = r == 0
+    return torch.where(zero, at_zero, x / torch.where(zero, 1.0, r))
+
+
+def sum_of_products(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Return a b + c d with one rounding, however much it cancels (Dekker, Knuth)."""
+    first, first_error = _product(a, b)
+    second, second_error = _product(c, d)
+    total = first + second
+    part = total - first
+    error = (first - (total - part)) + (second - part)
+    return total + (error + (first_error + second_error))
+
+
+def _product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rounded product and its rounding error."""
+    product = a * b
+    (high_a, low_a), (high_b, low_b) = _halves(a), _halves(b)
+    return product, ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two numbers of half the digits that add up to x."""
+    scaled = x * (2 ** (27 if x.dtype == torch.float64 else 12) + 1)
+    high = scaled - (scaled - x)
+    return high, x - high
+
+
+def largest_pair(values: Tensor) -> Tensor:
+    """Return the product of the two largest values over targets; 0 for a single target."""
+    if values.shape[-2] < 2:
+        return torch.zeros_like(values)
+    return values.topk(2, dim=-2).values.prod(dim=-2, keepdim=True)
+
+
+def smallest_pair(values: Tensor) -> Tensor:
+    """Return the product of the two smallest values over targets; ∞ for a single target."""
+    if values.shape[-2] < 2:
+        return torch.full_like(values, float("inf"))
+    return values.topk(2, dim=-2, largest=False).values.prod(dim=-2, keepdim=True)
