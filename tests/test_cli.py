@@ -18,7 +18,7 @@ def run(*arguments):
     return CliRunner().invoke(main, list(arguments))
 
 
-SMALL = ("--samples", "2000", "--inputs", "2")
+SMALL = ("--samples", "2000", "--inputs", "2", "--output-samples", "20000")
 
 
 def test_version_and_help():
@@ -71,6 +71,7 @@ def test_generate(tmp_path):
 
 
 def test_check_of_generated_code(monkeypatch):
+    monkeypatch.setattr(codegen, "stale", list)
     fresh = run("generate", "--check")
     assert (fresh.exit_code, fresh.output) == (0, "generated code is up to date\n")
     monkeypatch.setattr(codegen, "stale", lambda: [("gaussian.py", "a = 1\n", "a = 2\n")])
@@ -82,14 +83,14 @@ def test_check_of_generated_code(monkeypatch):
 
 def test_validate_prints_a_table_and_writes_a_page(tmp_path):
     page = tmp_path / "page.html"
-    shown = run("validate", *SMALL, "--report", str(page))
+    shown = run("validate", "categorical", "bernoulli", *SMALL, "--report", str(page))
     assert shown.exit_code == 0, shown.output
     assert "digits" in shown.output
-    assert "diabetes" in shown.output
+    assert "breast_cancer" in shown.output
     assert "largest |z|" in shown.output
     assert re.search(r"^agreed: [\d,]+ tests", shown.output, re.MULTILINE)
     text = page.read_text()
-    assert text.count("<svg") == 6
+    assert text.count("<svg") == 9
     assert text.index("agreed") < text.index("<table")
     links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)|url\(([^)]+)\)|@import""", text)
     assert all((a or b).startswith(("#", "data:")) for a, b in links)
@@ -104,7 +105,8 @@ def test_validate_as_json(tmp_path):
     assert shown.exit_code == 0
     record = json.loads(shown.output)
     assert record["agrees"] is True
-    assert [model["name"] for model in record["models"]] == ["digits"]
+    names = [model["name"] for model in record["models"]]
+    assert names == ["random h, u, v", "digits", "anes96"]
     assert {c["quantity"] for c in record["models"][0]["comparisons"]} >= {"covariance"}
 
 

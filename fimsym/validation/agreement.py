@@ -3,14 +3,14 @@
 Every parameter and quantity is one test. So is every layer's sum, and every layer's
 scale: the factor by which closed forms c_i would have to be multiplied to fit the
 estimates m_i best, Σ c_i (c_i − m_i)/se_i², which sees a wrong factor where a sum cancels.
-(For laws with infinitely many labels se_i is the sample's, which biases the scale's z by
-a term of order 1/√N, a few tenths at the default N, far below the threshold.) A test
+(Where labels cannot be listed se_i is the sample's, which biases the scale's z by a term
+of order 1/√N, a few tenths at the default N, far below the threshold.) A test
 compares a difference with its standard error by Bernstein's inequality,
 
     P(|error| > z·se) ≤ 2 exp(−z²/2 / (1 + z r/3)),     r = largest single effect / se,
 
 which needs no normal limit: a parameter that only rare labels inform cannot raise a false
-alarm. It holds for sums of bounded terms; a Gaussian's labels are unbounded, and there the
+alarm. It holds for sums of bounded terms; where labels are unbounded, as a Gaussian's, the
 largest effect that occurred stands for the bound. Bonferroni's correction over all tests
 of a run gives the family-wise error.
 """

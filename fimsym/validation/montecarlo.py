@@ -5,13 +5,14 @@ squared first derivative of log p along a parameter and Î₂ minus its second d
 
 A parameter moves h along h(θ + ε e_i) = h + εu + ε²v/2 + …, and the first two derivatives
 of log p(y|h(ε)) at ε = 0 are those of the network, whatever the law. So u and v are taken
-once per input, by double backward, and all labels share them.
+once per input, by double backward, and all labels share them. With a link, h here is
+whatever the network puts out.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -97,19 +98,29 @@ def _hessian_diagonal(gradient: Tensor, parameter: Tensor) -> Tensor:
 def estimators(law: Law, at: Derivatives, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return Î₁ and Î₂ of each label and parameter, [label, param].
 
+    All labels of a parameter share one step ε, so that the law is set up once for each
+    parameter. Derivatives of every label with respect to it come from reverse mode alone:
+    Σ w_l ∂ℓ_l/∂ε is a gradient for any weights w, and its own gradient in w holds every
+    ∂ℓ_l/∂ε. (Nested forward mode would be wrong through some matrix functions.)
+
     Args:
         law: The law of the labels.
         at: h, u and v of one input.
         labels: [label, param] or [label, 1] and the label's own axes.
     """
-    shape = (labels.shape[0], at.u.shape[1])
-    step = torch.zeros(shape, dtype=at.h.dtype, requires_grad=True)
-    along = step.unsqueeze(-1)
-    path = at.h + along * at.u.T + along.square() / 2 * at.v.T
-    log_prob = law.log_prob(path, labels)
-    (score,) = torch.autograd.grad(log_prob.sum(), step, create_graph=True)
-    (curvature,) = torch.autograd.grad(score.sum(), step)
+    step = torch.zeros(at.u.shape[1], 1, dtype=at.h.dtype, requires_grad=True)
+    path = at.h + step * at.u.T + step.square() / 2 * at.v.T
+    score = _slope(law.log_prob(path, labels), step, differentiable=True)
+    curvature = _slope(score, step)
     return score.detach().square(), -curvature
+
+
+def _slope(values: Tensor, step: Tensor, differentiable: bool = False) -> Tensor:
+    """Return the derivative of each of values [label, param] along its step [param, 1]."""
+    weights = torch.zeros_like(values, requires_grad=True)
+    (weighted,) = torch.autograd.grad(values, step, weights, create_graph=True)
+    (slope,) = torch.autograd.grad(weighted.sum(), weights, create_graph=differentiable)
+    return slope
 
 
 def direct(law: Law, model: nn.Module, example: Tensor, label: Tensor, position: int) -> tuple:
@@ -127,7 +138,7 @@ def simulate(
     law: Law,
     points: list[Derivatives],
     samples: int,
-    seed: int,
+    seed: int | Sequence[int],
     advance: Callable[[int], None] = lambda steps: None,
 ) -> dict[str, Estimates]:
     """Estimate every quantity of `ESTIMATES` for all parameters.
@@ -139,12 +150,13 @@ def simulate(
         law: The law of the labels.
         points: h, u and v of each input.
         samples: Labels for each input and parameter.
-        seed: Seed of all random numbers.
+        seed: Seed of all random numbers; several numbers count as one.
         advance: Called with the number of inputs done.
     """
+    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
     totals: dict[str, list[Tensor]] = {}
     for number, at in enumerate(points):
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number])))
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([*seeds, number])))
         support = law.support(at.h)
         if support is None:
             of_input = _from_draws(law, at, samples, rng)
@@ -164,31 +176,48 @@ def simulate(
 
 
 def _from_counts(law, at, support, samples, rng):
-    """Draw how often each of finitely many labels occurs among `samples` of them.
+    """Draw how often each of countably many labels occurs among `samples` of them.
 
     The law of the errors is known here too, from p itself.
     """
-    probability = law.log_prob(at.h, support).exp()
+    probability = law.log_prob(at.h, support.labels).exp()
     probability = probability / probability.sum()
     counts = rng.multinomial(samples, probability.numpy(), size=at.u.shape[1])
-    first, second = estimators(law, at, support.unsqueeze(-1))
-    weights = torch.from_numpy(counts.T / samples)
-    return _moments(first, second, weights, probability.unsqueeze(-1), samples)
+    occurred = None if support.finite else torch.from_numpy(counts.any(axis=0))
+    labels, p = support.labels.unsqueeze(1), probability.unsqueeze(-1)
+    parts = []
+    for part in _parts(at, len(probability)):
+        weights = torch.from_numpy(counts[part].T / samples)
+        first, second = estimators(law, _some(at, part), labels)
+        parts.append(_moments(first, second, weights, p, samples, occurred))
+    return _joined(parts)
 
 
 def _from_draws(law, at, samples, rng):
     """Draw `samples` labels for every parameter, a few parameters at a time."""
     parts = []
-    width = max(1, _ELEMENTS // samples)
-    for start in range(0, at.u.shape[1], width):
-        part = slice(start, start + width)
-        some = Derivatives(at.h, at.u[:, part], at.v[:, part])
+    for part in _parts(at, samples):
+        some = _some(at, part)
         drawn = [
             estimators(law, some, _labels(law, at.h, (rows, some.u.shape[1]), rng))
             for rows in _split(samples, _ELEMENTS)
         ]
         first, second = (torch.cat(values) for values in zip(*drawn, strict=True))
         parts.append(_moments(first, second, None, None, samples))
+    return _joined(parts)
+
+
+def _parts(at, labels):
+    """Return ranges of parameters whose labels fit in a chunk."""
+    width = max(1, _ELEMENTS // labels)
+    return [slice(start, start + width) for start in range(0, at.u.shape[1], width)]
+
+
+def _some(at, part):
+    return Derivatives(at.h, at.u[:, part], at.v[:, part])
+
+
+def _joined(parts):
     return {
         name: tuple(torch.cat([part[name][n] for part in parts]) for n in range(3))
         for name in ESTIMATES
@@ -206,7 +235,7 @@ def _split(count, size):
     return [min(size, count - start) for start in range(0, count, size)]
 
 
-def _moments(first, second, weights, law_weights, samples):
+def _moments(first, second, weights, law_weights, samples, occurred=None):
     """Return (estimate, its error's variance, one label's largest effect) by name.
 
     Args:
@@ -216,6 +245,8 @@ def _moments(first, second, weights, law_weights, samples):
             every row is a label of its own.
         law_weights: The same in the law itself, from which the errors are computed.
         samples: Number of labels that the weights count.
+        occurred: Which rows have occurred, where the law has infinitely many labels; the
+            largest effect is theirs. None where all rows count.
     """
     unbiased = samples / (samples - 1)
     mean_a, mean_b = _mean(first, weights), _mean(second, weights)
@@ -234,7 +265,8 @@ def _moments(first, second, weights, law_weights, samples):
     for (name, estimate), influence in zip(estimates.items(), influences, strict=True):
         deviation = influence - _mean(influence, law_weights)
         variance = _mean(deviation * deviation, law_weights) / samples
-        found[name] = (estimate, variance, deviation.abs().amax(0) / samples)
+        seen = deviation if occurred is None else deviation[occurred]
+        found[name] = (estimate, variance, seen.abs().amax(0) / samples)
     return found
 
 

@@ -12,9 +12,11 @@ import torch
 
 from fimsym.report import plots
 from fimsym.report.page import render
-from fimsym.validation.agreement import FAMILY_WISE_ERROR, Comparison
+from fimsym.validation.agreement import FAMILY_WISE_ERROR, Agreement, Comparison
+from fimsym.validation.measurement import GAP
 from fimsym.validation.montecarlo import ESTIMATES
-from fimsym.validation.validate import GAP, ModelReport, Validation
+from fimsym.validation.output import NAME
+from fimsym.validation.validate import ModelReport, Validation
 
 HEADER = (
     "layer",
@@ -35,6 +37,9 @@ NAMES = {
     "variance_negative_hessian": "V₂ (Var Î₂)",
     "covariance": "Cov(Î₁, Î₂)",
 }
+
+OVERVIEW = ("family", "labels from", "largest |z|", *NAMES.values(), "time", "verdict")
+"""Columns of the page's first table; its percentages are detectable errors."""
 
 
 def row(comparison: Comparison) -> tuple[str, ...]:
@@ -62,12 +67,15 @@ def verdict(comparison: Comparison) -> str:
 def summary(validation: Validation) -> str:
     """Return the verdict's reason in a sentence."""
     rejected = sum(not c.agrees for m in validation.models for c in m.agreement.comparisons)
-    broken = [m.task.name for m in validation.models if m.autograd_gap > GAP]
-    apart = [m.task.name for m in validation.models if m.function_gap > GAP]
+    broken = [_name(m) for m in validation.models if m.autograd_gap > GAP]
+    apart = [_name(m) for m in validation.models if m.function_gap > GAP]
+    networks = any(m.subject.name != NAME for m in validation.models)
     text = (
         f"{validation.tests:,} tests at a family-wise error of {FAMILY_WISE_ERROR:g}, "
-        f"{validation.samples:,} labels per input and parameter"
+        f"{validation.output_samples:,} labels per random point and direction"
     )
+    if networks:
+        text += f", {validation.samples:,} per input and parameter of a network"
     if rejected:
         text += f"; {rejected} row(s) rejected"
     if broken:
@@ -77,23 +85,38 @@ def summary(validation: Validation) -> str:
     return text
 
 
+def title(model: ModelReport) -> str:
+    """Return the title of a model's table."""
+    return f"{model.subject.title}; {model.subject.quality}"
+
+
 def page(validation: Validation, command: str) -> str:
     """Return the self-contained HTML report."""
+    families: dict[str, list[ModelReport]] = {}
+    for model in validation.models:
+        families.setdefault(model.subject.family, []).append(model)
     context = {
         "agrees": validation.agrees,
         "verdict": "agreed" if validation.agrees else "disagreed",
         "summary": summary(validation) + ".",
         "explanation": (
             "Closed forms come from the generated evaluators. The Monte Carlo side draws labels "
-            "from the model and differentiates log p by autograd. Sums over each layer are "
-            "shown; every parameter is tested as well. “Detectable” is the relative error of "
-            "a closed form that this run catches with probability 0.99. “Exact” rows have no "
-            "randomness: the estimator is constant there."
+            "from the law and differentiates log p by autograd, first at random points of each "
+            "family's domain, then on networks trained on real data. Sums over all directions "
+            "or over each layer are shown; every parameter is tested as well. “Detectable” is "
+            "the relative error of a closed form that this run catches with probability 0.99. "
+            "“Exact” rows have no randomness: the estimator is constant there."
         ),
+        "overview_header": OVERVIEW,
+        "overview": [_overview(model) for model in validation.models],
         "header": HEADER,
-        "models": [_model(model) for model in validation.models],
+        "families": [
+            {"name": name, "models": [_model(model) for model in models]}
+            for name, models in families.items()
+        ],
         "settings": [
             ("command", command),
+            ("labels per random point and direction", f"{validation.output_samples:,}"),
             ("labels per input and parameter", f"{validation.samples:,}"),
             ("seed", str(validation.seed)),
             ("time", f"{validation.seconds:.0f} s"),
@@ -105,8 +128,42 @@ def page(validation: Validation, command: str) -> str:
     return render("validation.html.jinja", context)
 
 
+def _name(model: ModelReport) -> str:
+    return f"{model.subject.family} ({model.subject.name})"
+
+
+def _overview(model: ModelReport) -> dict[str, Any]:
+    rows = model.agreement.comparisons
+    largest = max(c.largest_z for c in rows)
+    seen = [_percent(max((c.detectable for c in rows if c.quantity == q and _shown(c)),
+                         default=math.inf)) for q in ESTIMATES]  # fmt: skip
+    return {
+        "family": model.subject.family,
+        "cells": (model.subject.name, f"{largest:.2f}", *seen, f"{model.seconds:.1f} s"),
+        "agrees": model.agrees,
+    }
+
+
+def _shown(comparison: Comparison) -> bool:
+    return math.isfinite(comparison.detectable)
+
+
 def _model(model: ModelReport) -> dict[str, Any]:
-    agreement = model.agreement
+    inputs = "" if model.subject.name == NAME else f"{model.subject.inputs} held-out inputs, "
+    return {
+        "title": model.subject.title,
+        "quality": inputs + model.subject.quality,
+        "agrees": model.agrees,
+        "rows": [
+            {"cells": row(c)[:-1], "agrees": c.agrees, "verdict": verdict(c)}
+            for c in model.agreement.comparisons
+        ],
+        "figures": [] if model.subject.name == NAME else _figures(model.agreement),
+    }
+
+
+def _figures(agreement: Agreement) -> list[dict[str, str]]:
+    """Return a network's figures; random points have none, where the table says it all."""
     scores = torch.cat([agreement.z[name] for name in ESTIMATES]).clamp(-1e3, 1e3)
     pairs = {
         name: (agreement.closed_form[name].tolist(), agreement.monte_carlo[name].tolist())
@@ -127,17 +184,7 @@ def _model(model: ModelReport) -> dict[str, Any]:
          "Variance of each estimator, summed over the layer. In a last layer that is linear "
          "in its parameters Î₂ has none."),
     ]  # fmt: skip
-    return {
-        "title": model.task.title,
-        "inputs": len(model.task.inputs),
-        "quality": model.task.quality,
-        "agrees": model.agrees,
-        "rows": [
-            {"cells": row(c)[:-1], "agrees": c.agrees, "verdict": verdict(c)}
-            for c in agreement.comparisons
-        ],
-        "figures": [{"svg": plots.svg(f), "caption": caption} for f, caption in figures],
-    }
+    return [{"svg": plots.svg(figure), "caption": caption} for figure, caption in figures]
 
 
 def _number(value: float) -> str:

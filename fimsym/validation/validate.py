@@ -1,23 +1,16 @@
-"""Check every closed form against Monte Carlo on networks trained on real data."""
+"""Check every closed form against Monte Carlo: at random points, and on trained networks."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
-from fimsym.engine import Analysis, analyze
-from fimsym.engine.analysis import QUANTITIES
-from fimsym.errors import DomainError, UnsupportedError
-from fimsym.families import families, family
-from fimsym.generated import evaluator
-from fimsym.report.progress import progress as progress_bar
+from fimsym.errors import DomainError
+from fimsym.families import Family, families, family
+from fimsym.validation import network, output
 from fimsym.validation.agreement import (
     CLOSED_FORM,
     FAMILY_WISE_ERROR,
@@ -26,52 +19,21 @@ from fimsym.validation.agreement import (
     compare,
     number_of_tests,
 )
-from fimsym.validation.law import Law
-from fimsym.validation.montecarlo import (
-    Derivatives,
-    Estimates,
-    derivatives,
-    direct,
-    estimators,
-    simulate,
-)
-from fimsym.validation.tasks import TASKS, Task
+from fimsym.validation.measurement import GAP, Measurement, Subject
+from fimsym.validation.tasks import TASKS
 
 _MOST_SAMPLES = 10_000_000
-_SPOT_CHECKS = 5
-GAP = 1e-8
-"""Largest relative difference between two ways to the same number."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """Both sides of one task, before they are compared.
-
-    Attributes:
-        task: The network and its inputs.
-        analysis: Closed forms, from the evaluators.
-        estimates: Monte Carlo estimates, from autograd.
-        autograd_gap: Largest relative difference found between Î₁, Î₂ along a parameter's
-            path and by autograd through the whole network.
-        function_gap: Largest relative difference between the analysis and the evaluator's
-            functions of one quantity; infinite where a bound of Theorem 4.1 is violated.
-    """
-
-    task: Task
-    analysis: Analysis
-    estimates: dict[str, Estimates]
-    autograd_gap: float
-    function_gap: float
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelReport:
-    """The verdict on one network."""
+    """The verdict on one network, or on a family's law at random points."""
 
-    task: Task
+    subject: Subject
     agreement: Agreement
     autograd_gap: float
     function_gap: float
+    seconds: float
 
     @property
     def agrees(self) -> bool:
@@ -82,18 +44,20 @@ class ModelReport:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Validation:
-    """The verdict on every network of a run.
+    """The verdict on every family and network of a run.
 
     Attributes:
-        models: One report per network.
-        samples: Labels for each input and parameter.
-        seed: Seed of the data split, training and labels.
+        models: One report for each family's law, each followed by its networks'.
+        samples: Labels for each input and parameter of a network.
+        output_samples: Labels for each random point and direction.
+        seed: Seed of the points, data split, training and labels.
         tests: Number of tests that share the family-wise error of 1e-6.
         seconds: How long it took.
     """
 
     models: tuple[ModelReport, ...]
     samples: int
+    output_samples: int
     seed: int
     tests: int
     seconds: float
@@ -105,10 +69,11 @@ class Validation:
 
     def __repr__(self) -> str:
         verdicts = ", ".join(
-            f"{model.task.name}: {'agreed' if model.agrees else 'disagreed'}"
+            f"{model.subject.family}, {model.subject.name}: "
+            f"{'agreed' if model.agrees else 'disagreed'}"
             for model in self.models
         )
-        return f"Validation({verdicts}; {self.tests} tests, {self.samples} labels each)"
+        return f"Validation({verdicts}; {self.tests} tests)"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, for JSON."""
@@ -117,46 +82,35 @@ class Validation:
             "family_wise_error": FAMILY_WISE_ERROR,
             "tests": self.tests,
             "samples": self.samples,
+            "output_samples": self.output_samples,
             "seed": self.seed,
             "seconds": round(self.seconds, 2),
-            "models": [
-                {
-                    "name": model.task.name,
-                    "title": model.task.title,
-                    "family": model.task.family,
-                    "constants": model.task.constants,
-                    "inputs": len(model.task.inputs),
-                    "quality": model.task.quality,
-                    "autograd_gap": model.autograd_gap,
-                    "function_gap": _finite(model.function_gap),
-                    "agrees": model.agrees,
-                    "comparisons": [
-                        _plain(comparison) for comparison in model.agreement.comparisons
-                    ],
-                }
-                for model in self.models
-            ],
+            "models": [_record(model) for model in self.models],
         }
 
 
 def validate(
-    names: str | Sequence[str] = (),
+    names: str | Family | Sequence[str | Family] = (),
     samples: int = 100_000,
     seed: int = 0,
     inputs: int = 16,
+    output_samples: int = 1_000_000,
     progress: bool = True,
 ) -> Validation:
     """Compare I, V₁, V₂ and Cov(Î₁, Î₂) with Monte Carlo for every parameter.
 
-    For each family a small sigmoid network is trained on real data (categorical: digits;
-    gaussian: diabetes). On held-out inputs the closed forms of `analyze` meet estimates
-    from labels drawn from the model and autograd of log p, which share no code with them.
+    Every family's law is checked at random points of its domain and in random directions
+    u and v. For families with real data, small sigmoid networks are trained besides, and
+    the closed forms of `analyze` are checked on held-out inputs. The other side are labels
+    drawn from the law and autograd of log p, which share no code with the closed forms.
 
     Args:
-        names: Families to validate; all when empty.
-        samples: Labels for each input and parameter.
-        seed: Seed of the data split, training and labels.
-        inputs: Number of held-out inputs.
+        names: Families to validate, by name or as `Family`; all built-in ones when empty.
+            A family of the user's own has no networks.
+        samples: Labels for each input and parameter of a network.
+        seed: Seed of the random points, data split, training and labels.
+        inputs: Number of held-out inputs of each network.
+        output_samples: Labels for each random point and direction.
         progress: Show progress bars on standard error when it is a terminal.
 
     Returns:
@@ -165,118 +119,64 @@ def validate(
     Raises:
         SpecError: an unknown family.
         DomainError: samples, seed or inputs out of range.
-        UnsupportedError: a family without a task, or scikit-learn is missing.
+        UnsupportedError: scikit-learn or statsmodels is missing, or a family has neither a
+            sampler nor a density to draw labels from.
     """
-    names = (names,) if isinstance(names, str) else names
-    chosen = tuple(dict.fromkeys(family(name).name for name in names)) or families()
-    for name in chosen:
-        if name not in TASKS:
-            raise UnsupportedError(f"no validation task for {name}; there is: {', '.join(TASKS)}.")
-    if not (isinstance(samples, int) and 1000 <= samples <= _MOST_SAMPLES):
-        raise DomainError(
-            f"samples must be an integer from 1000, so that standard errors mean something, to "
-            f"{_MOST_SAMPLES:,}, so that a parameter's labels fit in memory; got {samples!r}."
-        )
+    names = (names,) if isinstance(names, str | Family) else names
+    chosen = dict.fromkeys(family(name) for name in names or families())
+    _check_samples("samples", samples)
+    _check_samples("output_samples", output_samples)
     if not (isinstance(seed, int) and 0 <= seed < 2**32):
-        raise DomainError(f"seed must be an integer from 0 to 2^32 − 1; got {seed!r}.")
+        raise DomainError(f"seed must be an integer from 0 to 2³² − 1; got {seed!r}.")
     start = time.perf_counter()
-    measured = [measure(TASKS[name](seed, inputs), samples, seed, progress) for name in chosen]
-    models, tests = judge(measured)
-    return Validation(models, samples, seed, tests, time.perf_counter() - start)
-
-
-def measure(task: Task, samples: int, seed: int, progress: bool = True) -> Measurement:
-    """Return the closed forms and the Monte Carlo estimates of one task."""
-    constants: dict[str, Any] = dict(task.constants)
-    analysis = analyze(
-        task.model, task.inputs, task.family, quantities="all", progress=progress, **constants
-    )
-    law = Law(family(task.family), task.constants)
-    with progress_bar(f"{task.name}: derivatives", len(task.inputs), progress) as advance:
-        points = []
-        for example in task.inputs:
-            points.append(derivatives(task.model, example))
-            advance()
-    gap = _autograd_gap(task, law, points, seed)
-    with progress_bar(f"{task.name}: Monte Carlo", len(points), progress) as advance:
-        estimates = simulate(law, points, samples, seed, advance)
-    return Measurement(task, analysis, estimates, gap, _function_gap(analysis, points))
+    tasks = {spec: [build(seed, inputs) for build in _builders(spec)] for spec in chosen}
+    measured = []
+    for spec in chosen:
+        measured.append(output.measure(spec, output_samples, seed, progress))
+        measured += [network.measure(task, samples, seed, progress) for task in tasks[spec]]
+    reports, tests = judge(measured)
+    seconds = time.perf_counter() - start
+    return Validation(reports, samples, output_samples, seed, tests, seconds)
 
 
 def judge(measured: Sequence[Measurement]) -> tuple[tuple[ModelReport, ...], int]:
     """Return the verdict on every measurement, and the number of tests it took."""
-    sides = []
-    for measurement in measured:
-        closed = {q: _flat(getattr(measurement.analysis, q)) for q in QUANTITIES}
-        sides.append((closed, _layers(measurement.analysis)))
-    tests = sum(number_of_tests(closed, layers) for closed, layers in sides)
+    tests = sum(number_of_tests(m.closed, m.layers) for m in measured)
     reports = tuple(
         ModelReport(
-            m.task, compare(closed, m.estimates, layers, tests), m.autograd_gap, m.function_gap
+            m.subject,
+            compare(m.closed, m.estimates, m.layers, tests),
+            m.autograd_gap,
+            m.function_gap,
+            m.seconds,
         )
-        for m, (closed, layers) in zip(measured, sides, strict=True)
+        for m in measured
     )
     return reports, tests
 
 
-def _flat(named):
-    return torch.cat([tensor.reshape(-1) for tensor in named.values()])
+def _builders(spec: Family) -> tuple:
+    """Return what builds a family's tasks; nothing for a user's family of the same name."""
+    return TASKS[spec.name] if spec.name in families() and spec == family(spec.name) else ()
 
 
-def _layers(analysis: Analysis) -> dict[str, slice]:
-    """Return each layer's range in the vector over parameters."""
-    ranges, start = {}, 0
-    for group in analysis.groups:
-        ranges[group.name] = slice(start, start + group.size)
-        start += group.size
-    return ranges
+def _check_samples(name: str, samples: int) -> None:
+    if not (isinstance(samples, int) and 1000 <= samples <= _MOST_SAMPLES):
+        raise DomainError(
+            f"{name} must be an integer from 1000, so that standard errors mean something, to "
+            f"{_MOST_SAMPLES:,}, so that a parameter's labels fit in memory; got {samples!r}."
+        )
 
 
-def _autograd_gap(task: Task, law: Law, points: Sequence[Derivatives], seed: int) -> float:
-    """Return the largest relative gap between path and whole-network autograd."""
-    rng = np.random.default_rng(seed)
-    gap = 0.0
-    for at, example in list(zip(points, task.inputs, strict=True))[:_SPOT_CHECKS]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            label = law.given(at.h).sample()
-        along = estimators(law, at, label.reshape(1, 1, *label.shape))
-        for position in rng.integers(at.u.shape[1], size=_SPOT_CHECKS).tolist():
-            whole = direct(law, task.model, example, label, position)
-            for one, other in zip((a[0] for a in along), whole, strict=True):
-                scale = max(float(one.abs().max()), sys.float_info.min)
-                gap = max(gap, abs(float(one[position]) - other) / scale)
-    return gap
-
-
-def _function_gap(analysis: Analysis, points: Sequence[Derivatives]) -> float:
-    """Compare the evaluator's functions of one quantity, and its bounds, with the analysis."""
-    module = evaluator(analysis.family)
-    h, u, v = (torch.stack([getattr(at, name) for at in points]) for name in ("h", "u", "v"))
-    constants = analysis.constants
-    of_functions = {
-        "fisher": module.fisher(h, u, **constants),
-        "variance_score_squared": module.variance_score_squared(h, u, **constants),
-        "variance_negative_hessian": module.variance_negative_hessian(h, v, **constants),
-        "covariance": module.covariance(h, u, v, **constants),
+def _record(model: ModelReport) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(model.subject),
+        "autograd_gap": _finite(model.autograd_gap),
+        "function_gap": _finite(model.function_gap),
+        "seconds": round(model.seconds, 2),
+        "agrees": model.agrees,
+        "comparisons": [_plain(comparison) for comparison in model.agreement.comparisons],
     }
-    gap = 0.0
-    for quantity, values in of_functions.items():
-        whole = _flat(getattr(analysis, quantity))
-        scale = max(float(whole.abs().max()), sys.float_info.min)
-        gap = max(gap, float((values.mean(0) - whole).abs().max()) / scale)
-    bounds = module.bounds(h, **constants)
-    norm, norm_v = u.square().sum(1), v.square().sum(1)
-    limits = (
-        (of_functions["fisher"], norm, bounds.fisher_min, bounds.fisher_max),
-        (of_functions["variance_negative_hessian"], norm_v, bounds.fisher_min, bounds.fisher_max),
-        (of_functions["variance_score_squared"], norm**2, bounds.quartic_min, bounds.quartic_max),
-    )
-    for value, size, low, high in limits:
-        slack = GAP * size * high[:, None]
-        inside = (value >= size * low[:, None] - slack) & (value <= size * high[:, None] + slack)
-        gap = gap if bool(inside.all()) else math.inf
-    return gap
 
 
 def _finite(value: float) -> float | None:

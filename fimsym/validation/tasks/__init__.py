@@ -1,0 +1,32 @@
+"""The real data and small networks that validation runs on, by family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fimsym.families import families
+from fimsym.validation.tasks import anes96, diabetes, randhie
+from fimsym.validation.tasks.breast_cancer import breast_cancer
+from fimsym.validation.tasks.digits import digits
+from fimsym.validation.tasks.star98 import star98
+from fimsym.validation.tasks.strikes import strikes
+from fimsym.validation.tasks.task import Task
+
+__all__ = ["TASKS", "Task"]
+
+_REAL: dict[str, tuple[Callable[[int, int], Task], ...]] = {
+    "gaussian": (diabetes.diabetes,),
+    "categorical": (digits, anes96.categorical),
+    "bernoulli": (breast_cancer,),
+    "binomial": (star98,),
+    "multinomial": (anes96.multinomial,),
+    "poisson": (randhie.poisson,),
+    "negative_binomial": (randhie.negative_binomial,),
+    "gamma": (strikes,),
+    "gaussian_mean_variance": (diabetes.heteroscedastic,),
+}
+
+TASKS: dict[str, tuple[Callable[[int, int], Task], ...]] = {
+    name: _REAL.get(name, ()) for name in families()
+}
+"""What trains each family's networks, from a seed and a number of inputs; none without data."""
