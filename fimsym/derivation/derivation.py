@@ -88,7 +88,8 @@ class Derivation:
         program: The same again, as code is generated: accurate to the last digits.
         bounds: Theorem 4.1's constants: fisher_min, fisher_max, quartic_min, quartic_max.
         bound_definitions: Those constants line by line, as they are generated.
-        proofs: Every identity the above rests on, each with its zero residual.
+        proofs: Every identity the above rests on, each with its zero residual and how it was
+            shown: symbolically, or compared by quadrature.
     """
 
     family: Family
@@ -108,7 +109,10 @@ class Derivation:
     proofs: tuple[Proof, ...]
 
     def __repr__(self) -> str:
-        return f"Derivation({self.family.name}: {len(self.proofs)} identities proven)"
+        proven = sum(proof.method == "symbolic" for proof in self.proofs)
+        compared = len(self.proofs) - proven
+        rest = f", {compared} compared by quadrature" if compared else ""
+        return f"Derivation({self.family.name}: {proven} identities proven{rest})"
 
     @property
     def outputs(self) -> sp.Symbol:

@@ -23,8 +23,14 @@ def pretty(derivation: Derivation) -> str:
         for line in derivation.bound_definitions
         if line.name != "probability"
     ]
-    lines += ["", f"{len(derivation.proofs)} identities, each residual reduced to zero:"]
-    lines += [f"  {proof.name}: {proof.statement}" for proof in derivation.proofs]
+    for method, heading in (
+        ("symbolic", "identities, each residual reduced to zero"),
+        ("quadrature", "comparisons with the density's moments by quadrature, not proofs"),
+    ):
+        found = [proof for proof in derivation.proofs if proof.method == method]
+        if found:
+            lines += ["", f"{len(found)} {heading}:"]
+            lines += [f"  {proof.name}: {proof.statement}" for proof in found]
     return "\n".join(lines)
 
 
@@ -49,7 +55,12 @@ def as_dict(derivation: Derivation) -> dict[str, Any]:
         "central_moments": {f"{a},{b}": str(v) for (a, b), v in derivation.central_moments.items()},
         "bounds": {name: str(value) for name, value in derivation.bounds.items()},
         "proofs": [
-            {"name": p.name, "statement": p.statement, "residual": str(p.residual)}
+            {
+                "name": p.name,
+                "statement": p.statement,
+                "residual": str(p.residual),
+                "method": p.method,
+            }
             for p in derivation.proofs
         ],
         "sympy": sp.__version__,

@@ -133,7 +133,8 @@ class _Run:
         self.outputs = outputs
         self.chunks = []
         if self.first:
-            self.chunks.append(first_order_chunks(self.network, outputs, self.limit))
+            width = self.head.width(self.network.dtype)
+            self.chunks.append(first_order_chunks(self.network, outputs, self.limit, width))
         if self.second:
             self.chunks.append(second_order_chunks(self.network, outputs, self.limit))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from fimsym.errors import DomainError, FimsymError, SpecError
@@ -12,6 +13,8 @@ from fimsym.families import Family, families
 from fimsym.families import family as family_of
 from fimsym.generated import evaluator
 
+_COPIES = 12
+_COPIES_OF_MATRICES = 60
 _SECOND_ORDER = {"variance_negative_hessian", "covariance"}
 
 
@@ -47,6 +50,12 @@ class Head:
     def minimum_outputs(self) -> int:
         """Fewest outputs that the family allows."""
         return self.module.LAYOUT.minimum_outputs
+
+    def width(self, dtype: torch.dtype) -> int:
+        """Return how many bytes the evaluator holds at once for each entry of u."""
+        wide = self.module.LAYOUT.precise or self._to_natural is not None
+        size = max(dtype.itemsize, 8 if wide else 4)
+        return size * (_COPIES_OF_MATRICES if self.spec.structure == "matrix" else _COPIES)
 
     def orders(self, asked: Sequence[str]) -> tuple[bool, bool]:
         """Tell which derivatives of the output the quantities need, first and second.

@@ -13,7 +13,6 @@ from fimsym.errors import SpecError
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _FRACTION_OF_FREE = 0.25
 _DEFAULT_CEILING = 10**9
-_COPIES_OF_U = 8
 _COPIES_OF_HESSIAN = 6
 _LARGEST_CHUNK = 64
 
@@ -44,9 +43,18 @@ def budget(max_memory: int | str | None, device: torch.device) -> int:
     return value
 
 
-def first_order_chunks(network: Network, outputs: int, limit: int) -> tuple[list[Block], int]:
-    """Return the parameter blocks and the number of inputs to take u of at a time."""
-    per_parameter = outputs * network.theta.element_size() * _COPIES_OF_U
+def first_order_chunks(
+    network: Network, outputs: int, limit: int, width: int
+) -> tuple[list[Block], int]:
+    """Return the parameter blocks and the number of inputs to take u of at a time.
+
+    Args:
+        network: Whose parameters they are.
+        outputs: Number of outputs.
+        limit: Budget in bytes.
+        width: Bytes that an evaluator holds at once for each entry of u.
+    """
+    per_parameter = outputs * width
     blocks = network.blocks(max(1, limit // per_parameter))
     largest = max(block.size for block in blocks)
     return blocks, max(1, min(1024, limit // (per_parameter * largest)))
