@@ -35,32 +35,9 @@ from fimsym.derivation.symbols import (
 )
 from fimsym.derivation.targets import in_sums
 from fimsym.derivation.tensors import Tensors, tensors
+from fimsym.derivation.text import latex_name
 from fimsym.errors import ShapeError, SpecError, nearest
 from fimsym.families import Family, families, family
-
-NAMES = {
-    "probability": "p",
-    "mean_u": r"\bar{u}",
-    "mean_v": r"\bar{v}",
-    "centred_u": r"\tilde{u}",
-    "centred_v": r"\tilde{v}",
-    "fisher": r"\mathcal{I}",
-    "excess": "d",
-    "information": r"\mathcal{I}",
-    "variance": r"\kappa",
-    "cubic": r"\kappa^{(3)}",
-    "quartic": "q",
-    "asymmetry": r"\kappa_{30}",
-    "variance_of_target": "V_1",
-    "information_v": "V_2",
-    "mixed": r"\kappa_{21}",
-    "third": r"\kappa_{30}",
-    "variance_score_squared": "V_1",
-    "variance_negative_hessian": "V_2",
-    "covariance": r"\operatorname{Cov}",
-}
-"""LaTeX name of every defined quantity."""
-
 
 _ORDERS = ((1, 0), (2, 0), (3, 0), (4, 0), (0, 1), (0, 2), (2, 1))
 
@@ -125,8 +102,7 @@ class Derivation:
         names = {}
         for line in self.definitions:
             base = line.symbol.base if isinstance(line.symbol, sp.Indexed) else line.symbol
-            if line.name in NAMES:
-                names[base] = type(base)(NAMES[line.name])
+            names[base] = type(base)(latex_name(line.name))
         return {
             line.name: (
                 sp.latex(line.symbol.subs(names)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import sympy as sp
 from sympy.printing.str import StrPrinter
 
@@ -23,6 +25,11 @@ NAMES = {
     "variance_of_target": "V₁",
     "information_v": "V₂",
     "mixed": "κ₂₁",
+    "kappa_40": "κ₄₀",
+    "combined_u": "û",
+    "combined_v": "v̂",
+    "total": "h₊",
+    "second_moment": "S",
     "third": "κ₃₀",
     "variance_score_squared": "V₁",
     "variance_negative_hessian": "V₂",
@@ -32,6 +39,41 @@ NAMES = {
     "quartic_min": "λ_min(M)",
     "quartic_max": "λ_max(M)",
 }
+
+LATEX = {
+    "probability": "p",
+    "mean_u": r"\bar{u}",
+    "mean_v": r"\bar{v}",
+    "centred_u": r"\tilde{u}",
+    "centred_v": r"\tilde{v}",
+    "fisher": r"\mathcal{I}",
+    "excess": "d",
+    "information": r"\mathcal{I}",
+    "variance": r"\kappa",
+    "cubic": r"\kappa^{(3)}",
+    "quartic": "q",
+    "asymmetry": r"\kappa_{30}",
+    "variance_of_target": "V_1",
+    "information_v": "V_2",
+    "mixed": r"\kappa_{21}",
+    "third": r"\kappa_{30}",
+    "variance_score_squared": "V_1",
+    "variance_negative_hessian": "V_2",
+    "covariance": r"\operatorname{Cov}",
+    "deviation": "d",
+    "combined_u": r"\hat{u}",
+    "combined_v": r"\hat{v}",
+    "radius": "r",
+    "cosine": "c",
+    "sine": "s",
+    "radial_u": "a",
+    "tangential_u": "b",
+    "radial_v": "a'",
+    "tangential_v": "b'",
+    "total": "h_+",
+    "second_moment": "S",
+}
+"""LaTeX of the same."""
 
 _FUNCTIONS = {
     "Logistic": "σ",
@@ -43,7 +85,24 @@ _FUNCTIONS = {
     "loggamma": "ln Γ",
 }
 _SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
+_OF_ORDER = re.compile(r"(second_cumulant|third_cumulant|quartic)_(\d)(\d)")
 _POWERS = {2: "²", 3: "³", 4: "⁴", 5: "⁵"}
+
+
+def name(identifier: str) -> str:
+    """Return the symbol of a defined quantity, ``third_cumulant_21`` → ``k₂₁``."""
+    if found := _OF_ORDER.fullmatch(identifier):
+        letter = "M" if found[1] == "quartic" else "k"
+        return letter + "".join(_SUBSCRIPTS[int(digit)] for digit in found.groups()[1:])
+    return NAMES.get(identifier, identifier)
+
+
+def latex_name(identifier: str) -> str:
+    """Return the same in LaTeX; words for a quantity without a symbol."""
+    if found := _OF_ORDER.fullmatch(identifier):
+        letter = "M" if found[1] == "quartic" else "k"
+        return f"{letter}_{{{found[2]}{found[3]}}}"
+    return LATEX.get(identifier, rf"\mathrm{{{identifier.replace('_', ' ')}}}")
 
 
 def positive_first(terms: list[sp.Expr]) -> list[sp.Expr]:
@@ -60,11 +119,11 @@ class TextPrinter(StrPrinter):
         return positive_first(super()._as_ordered_terms(expr, order))
 
     def _print_Symbol(self, expr):
-        return NAMES.get(expr.name, expr.name)
+        return name(expr.name)
 
     def _print_Indexed(self, expr):
         label = str(expr.base.label)
-        return f"{NAMES.get(label, label)}_{expr.indices[0]}"
+        return f"{name(label)}_{expr.indices[0]}"
 
     def _print_Sum(self, expr):
         return f"Σ_{expr.limits[0][0]}({self._print(expr.function)})"
