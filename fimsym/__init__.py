@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fimsym.errors import (
+    AccuracyWarning,
     DerivationError,
     DomainError,
     FimsymError,
@@ -20,6 +21,7 @@ from fimsym.errors import (
     UnsupportedError,
 )
 from fimsym.families import Constant, Density, Family, Link, Sampler, families, family
+from fimsym.families.file import load as load_family
 
 if TYPE_CHECKING:
     from fimsym.codegen import generate
@@ -45,6 +47,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AccuracyWarning",
     "Analysis",
     "Bounds",
     "Constant",
@@ -67,6 +70,7 @@ __all__ = [
     "families",
     "family",
     "generate",
+    "load_family",
     "validate",
 ]
 
@@ -78,4 +82,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted([*__all__, "__version__"])

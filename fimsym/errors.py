@@ -38,3 +38,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the choice closest to `word`, or ``""``."""
     found = difflib.get_close_matches(word.lower(), list(choices), n=1, cutoff=0.5)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+class AccuracyWarning(UserWarning):
+    """A formula loses most of its digits somewhere in its domain."""

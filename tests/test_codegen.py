@@ -15,7 +15,7 @@ import torch
 import fimsym
 from fimsym import codegen, runtime, special
 from fimsym.codegen import module
-from fimsym.codegen.atoms import LogSumExp, Softmax, stabilise
+from fimsym.codegen.atoms import Log1mExp, LogSumExp, Softmax, stabilise
 from fimsym.codegen.printer import FUNCTIONS, NODES, TorchPrinter
 from fimsym.derivation.accurate import Balance, Root
 from fimsym.derivation.functions import (
@@ -23,6 +23,7 @@ from fimsym.derivation.functions import (
     Log1p,
     LogBessel,
     Logistic,
+    PolygammaDifference,
     PolygammaRemainder,
     RootLogistic,
     Softplus,
@@ -34,6 +35,7 @@ from fimsym.derivation.symbols import (
     AxisMin,
     Cosine,
     LargestPair,
+    Norm,
     Others,
     RoundedUp,
     SmallestPair,
@@ -96,6 +98,12 @@ ROWS = {
     "LogBessel": (
         LogBessel(0, 1, X + 3),
         torch.special.i1e(H + 3) / torch.special.i0e(H + 3),
+    ),
+    "Norm": (Norm(X, A), (H**2 + 1.5**2).sqrt()),
+    "Log1mExp": (Log1mExp(-sp.exp(X)), (1 - (-H.exp()).exp()).log()),
+    "PolygammaDifference": (
+        PolygammaDifference(0, X + 3, A),
+        (H + 3).digamma() - (H + 4.5).digamma(),
     ),
     "Cosine": (Cosine(X, X + 1.2, 1), torch.where(H == -1.2, 1.0, H / (H + 1.2))),
     "SumOfProducts": (SumOfProducts(X, A, X, X), 1.5 * H + H**2),

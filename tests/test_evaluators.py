@@ -178,6 +178,51 @@ def test_mean_and_log_partition(case):
     torch.testing.assert_close(module.mean(h), gradient, rtol=1e-13, atol=1e-15)
 
 
+def test_mean_and_log_partition_where_they_cancel_or_overflow():
+    """Against 60 digits: odds that overflow, h → 0⁻, unequal concentrations, ‖h‖ = 0 and 1e200."""
+
+    def column(*values):
+        return torch.tensor(values, dtype=torch.float64)
+
+    bernoulli, geometric = fimsym.evaluator("bernoulli"), fimsym.evaluator("geometric")
+    assert bernoulli.mean(column(710.0, -710.0))[0] == 1.0
+    assert float(bernoulli.log_partition(column(710.0))) == 710.0
+    for h in (-1e-16, -1e-10, -700.0):
+        with mp.workdps(60):
+            odds = mp.exp(mp.mpf(h))
+            mean, partition = odds / (1 - odds), -mp.log(1 - odds)
+        assert float(geometric.mean(column(h))) == pytest.approx(float(mean), rel=1e-14)
+        found = float(geometric.log_partition(column(h)))
+        assert found == pytest.approx(float(partition), rel=1e-14)
+    with mp.workdps(60):
+        first = mp.digamma(mp.mpf(10) ** 6) - mp.digamma(mp.mpf(10) ** 6 + mp.mpf(1e-3))
+    for name in ("beta", "dirichlet"):
+        found = fimsym.evaluator(name).mean(column(1e6, 1e-3))
+        assert float(found[0]) == pytest.approx(float(first), rel=1e-12)
+    von_mises = fimsym.evaluator("von_mises")
+    assert von_mises.mean(column(0.0, 0.0)).tolist() == [0.0, 0.0]
+    torch.testing.assert_close(von_mises.mean(column(1e200, 1e200)), column(0.5, 0.5).sqrt())
+    h = column(0.0, 0.0).requires_grad_()
+    von_mises.log_partition(h).backward()
+    assert h.grad is not None
+    assert h.grad.tolist() == [0.0, 0.0]
+
+
+def test_outside_the_domain_without_values_gives_nan():
+    h = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    found = vmap(fimsym.evaluator("exponential").fisher)(h, torch.ones(2, 1, 1).double())
+    assert found.isnan().flatten().tolist() == [True, False]
+
+
+def test_one_dimensional_gaussian_vector_is_mean_and_variance():
+    h = torch.tensor([0.5, -0.7], dtype=torch.float64)
+    u = torch.tensor([[1.0, -0.3], [0.4, 2.0]], dtype=torch.float64)
+    one = fimsym.evaluator("multivariate_gaussian").moments(h, u, u)
+    other = fimsym.evaluator("gaussian_mean_variance").moments(h, u, u)
+    for name in QUANTITIES:
+        torch.testing.assert_close(getattr(one, name), getattr(other, name))
+
+
 def test_metamorphic_scaling(case):
     h, u, v = points(case, case.outputs[-1], 1.0)
     module = fimsym.evaluator(case.family)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sympy as sp
 
-from fimsym.derivation.symbols import AxisFunction, index
+from fimsym.derivation.functions import Softplus
+from fimsym.derivation.symbols import AxisFunction, Norm, index
 
 
 class LogSumExp(AxisFunction):
     """log Σ_i exp(x_i)."""
+
+
+class Log1mExp(sp.Function):
+    """log(1 − e^x), x < 0."""
+
+    nargs = 1
 
 
 class Softmax(AxisFunction):
@@ -18,6 +25,9 @@ class Softmax(AxisFunction):
 def stabilise(expression: sp.Expr) -> sp.Expr:
     """Replace formulas that overflow by the atoms that compute the same without."""
     expression = expression.replace(_is_log_sum_exp, _log_sum_exp)
+    expression = expression.replace(_is_norm, lambda node: Norm(*(x.base for x in node.base.args)))
+    expression = expression.replace(_is_softplus, lambda node: Softplus(_exponent(node)))
+    expression = expression.replace(_is_log1mexp, lambda node: Log1mExp(_exponent(node)))
     return expression.replace(_is_softmax, _softmax)
 
 
@@ -27,6 +37,31 @@ def _log_sum_exp(node):
 
 def _is_sum_of_exponentials(node):
     return isinstance(node, sp.Sum) and isinstance(node.function, sp.exp)
+
+
+def _is_norm(node):
+    squares = node.base.args if node.is_Pow and node.base.is_Add else ()
+    half = node.is_Pow and node.exp == sp.Rational(1, 2)
+    return half and len(squares) == 2 and all(x.is_Pow and x.exp == 2 for x in squares)
+
+
+def _exponent(node):
+    (exponential,) = node.args[0].atoms(sp.exp)
+    return exponential.args[0]
+
+
+def _is_softplus(node):
+    return isinstance(node, sp.log) and _is_one_and(node.args[0], 1)
+
+
+def _is_log1mexp(node):
+    return isinstance(node, sp.log) and _is_one_and(node.args[0], -1)
+
+
+def _is_one_and(node, sign):
+    """Tell whether a node is 1 + sign·exp(x)."""
+    exponentials = node.atoms(sp.exp)
+    return len(exponentials) == 1 and node == 1 + sign * next(iter(exponentials))
 
 
 def _is_log_sum_exp(node):

@@ -29,6 +29,9 @@ FUNCTIONS = {
     "polygamma": "special.polygamma({0}, {1})",
     "PolygammaRemainder": "special.polygamma_remainder({0}, {1})",
     "LogBessel": "special.log_bessel_i0({0}, {1}, {2})",
+    "Norm": "runtime.norm({0}, {1})",
+    "Log1mExp": "runtime.log1mexp({0})",
+    "PolygammaDifference": "special.polygamma_difference({0}, {1}, {2})",
     "Cosine": "runtime.cosine({0}, {1}, {2})",
     "SumOfProducts": "runtime.sum_of_products({0}, {1}, {2}, {3})",
     "LargestPair": "runtime.largest_pair({0})",
@@ -89,6 +92,10 @@ class TorchPrinter(CodePrinter):
         Raises:
             DerivationError: a node has no row in the allow-list.
         """
+        expression = expression.replace(
+            lambda node: isinstance(node, sp.Function) and node.is_number,
+            lambda node: sp.Float(sp.N(node, 40), 40),
+        )
         for node in sp.preorder_traversal(expression):
             if isinstance(node, sp.IndexedBase | sp.Tuple | sp.Idx):
                 continue

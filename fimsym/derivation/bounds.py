@@ -9,7 +9,7 @@ from __future__ import annotations
 import sympy as sp
 
 from fimsym.derivation import bounds_of_targets, concentration, moments
-from fimsym.derivation.bounds_of_targets import QUANTITIES, line, tensor
+from fimsym.derivation.bounds_of_targets import QUANTITIES, line, tensor, vacuous
 from fimsym.derivation.cumulants import cumulant
 from fimsym.derivation.normal import Definition
 from fimsym.derivation.stable import softmax, uses_probabilities
@@ -41,13 +41,6 @@ def definitions(family: Family) -> tuple[Definition, ...]:
     if concentration.applies(family):
         return _concentration_program(family)
     return vacuous()
-
-
-def vacuous() -> tuple[Definition, ...]:
-    """Return what holds for every law: forms are between zero and infinity."""
-    return tuple(
-        line(name, sp.Integer(0) if name.endswith("min") else sp.oo) for name in QUANTITIES
-    )
 
 
 def _concentration_program(family):

@@ -38,16 +38,23 @@ def line(name: str, expression: sp.Expr) -> Definition:
     return Definition(name, sp.Symbol(name, real=True), expression, QUANTITIES[name])
 
 
+def vacuous() -> tuple[Definition, ...]:
+    """Return what holds for every law: forms are between zero and infinity."""
+    return tuple(
+        line(name, sp.Integer(0) if name.endswith("min") else sp.oo) for name in QUANTITIES
+    )
+
+
 def program(family: Family) -> tuple[Definition, ...]:
     """Return the lines that evaluate the four constants from h."""
+    if family.components > 2:
+        return vacuous()
     if family.components == 1:
         curvature = target(family).at(cumulant_of(family, (0, 0)))
         if not curvature.atoms(sp.Indexed):
             values = dict(zip(QUANTITIES, [curvature] * 2 + [2 * curvature**2] * 2, strict=True))
             return tuple(line(name, value) for name, value in values.items())
         lines = _one_parameter(family)
-    elif family.components > 2:
-        lines = [_line(name, sp.oo if "largest" in name else sp.Integer(0)) for name in OF_TARGET]
     elif radial.applies(family):
         lines = _radial(family)
     elif concentration.applies(family):

@@ -14,6 +14,7 @@ from fimsym.derivation.symbols import (
     AxisMax,
     AxisMin,
     LargestPair,
+    Norm,
     RoundedUp,
     SmallestPair,
     index,
@@ -30,6 +31,8 @@ _PAIRS = {"min": (AxisMin, SmallestPair, sp.Min), "max": (AxisMax, LargestPair, 
 
 def certificates(family: Family) -> tuple[Identity, ...]:
     """Return the identities that prove the six inequalities of Theorem 4.1."""
+    if family.components > 2:
+        return ()
     lines = bounds.definitions(family)
     values = {line.name: inline(line.expression, lines) for line in lines}
     if not any(value.atoms(sp.Indexed) for value in values.values()):
@@ -94,8 +97,6 @@ def _every(family, values) -> Iterator[Identity]:
     single = _in_symbols(family, single)
     if family.components == 1:
         yield from _one_parameter(family, single)
-    elif family.components > 2:
-        yield from _vacuous(single)
     elif radial.applies(family):
         yield from _radial(single)
     elif concentration.applies(family):
@@ -111,13 +112,6 @@ def _one_parameter(family, single):
         yield _claim(name, "it is κ₂, or κ₄ + 2κ₂², of the target", value, stated[name[:-4]])
 
 
-def _vacuous(single):
-    for name, value in single.items():
-        yield _claim(
-            name, "a form is between 0 and ∞", 1 / (1 + value), sp.Integer(name.endswith("min"))
-        )
-
-
 def _radial(single):
     """1 = (a² + b²)² = a⁴ + 2a²b² + b⁴ for unit vectors: the form is a weighted mean."""
     r = sp.Symbol("r", positive=True)
@@ -131,7 +125,7 @@ def _radial(single):
     for name, value in single.items():
         choose = sp.Min if name.endswith("min") else sp.Max
         stated = (along, across) if name.startswith("fisher") else quartic
-        norms = {node for node in value.atoms(sp.Pow) if node.base.is_Add}
+        norms = value.atoms(Norm)
         value = value.xreplace(dict.fromkeys(norms, r))
         yield _claim(
             name, "the least or largest of the weights", value, choose(*stated), structural

@@ -51,7 +51,16 @@ def cumulant(family: Family, a: int, b: int) -> sp.Expr:
         one = target.target(family)
         return total(family, one.at(target.directional(family, a, b)))
     derivative = sp.diff(directional(family), *([epsilon] * a + [delta] * b))
-    return normal(in_probabilities(derivative.subs({epsilon: 0, delta: 0}), family))
+    value = derivative.subs({epsilon: 0, delta: 0})
+    return normal(value if draws(family) is None else in_probabilities(value, family))
+
+
+def draws(family: Family) -> sp.Expr | None:
+    """Return n if F = n log Σ exp(h) with a constant n, None for other laws."""
+    if not family.vector:
+        return None
+    ratio = log_partition(family) / sp.log(total(family, sp.exp(h[index])))
+    return None if ratio.atoms(sp.Sum, sp.Indexed) else ratio
 
 
 def in_probabilities(expression: sp.Expr, family: Family) -> sp.Expr:
@@ -69,16 +78,3 @@ def in_probabilities(expression: sp.Expr, family: Family) -> sp.Expr:
                 rewritten[node] = size * total(family, summand.xreplace({bound: index}))
     result = sp.expand(expression.xreplace(rewritten))
     return result.xreplace({size: partition})
-
-
-@functools.cache
-def mean(family: Family) -> sp.Expr:
-    """Return η_i = E[t_i] = ∂F/∂h_i; one per natural parameter of a target if it has several."""
-    parts = directions(family, u)
-    linear = cumulant(family, 1, 0).replace(
-        lambda node: isinstance(node, sp.Sum) and any(node.has(part) for part in parts),
-        lambda node: node.function,
-    )
-    if family.components == 1:
-        return sp.diff(linear, u[index])
-    return sp.Tuple(*(sp.diff(linear, part[index]) for part in parts))

@@ -12,7 +12,8 @@ from fimsym.derivation import (
     accurate,
     bounds,
     certificates,
-    cumulants,
+    digits,
+    means,
     moments,
     quadrature,
     sanity,
@@ -230,6 +231,7 @@ def derive(name_or_family: str | Family) -> Derivation:
 def _derive(spec: Family) -> Derivation:
     if spec.name not in families() or spec != family(spec.name):
         sanity.check(spec)
+        digits.warn(spec)
     if spec.structure == "matrix":
         from fimsym.derivation import matrix_family  # its derivation is a kind of this one
 
@@ -239,14 +241,15 @@ def _derive(spec: Family) -> Derivation:
         proofs += quadrature.proofs(spec)
     program = stable.definitions(spec)
     explicit = {
-        name: inline(stable.symbol_of(program, name), program) for name in stable.QUANTITIES
+        name: exact(in_sums(inline(stable.symbol_of(program, name), program), spec))
+        for name in stable.QUANTITIES
     }
     softmax = [line for line in program if line.name == "probability"]
     bound_lines = bounds.definitions(spec)
     return Derivation(
         family=spec,
         log_partition=log_partition(spec),
-        mean=inline(cumulants.mean(spec), softmax, level=1),
+        mean=means.mean(spec),
         cumulants={key: inline(cumulant(spec, *key), softmax) for key in _ORDERS},
         central_moments={
             key: inline(moments.score_moment(spec, *key), softmax)

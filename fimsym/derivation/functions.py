@@ -138,6 +138,17 @@ def with_remainders(expression: sp.Expr) -> sp.Expr:
     )
 
 
+class PolygammaDifference(sp.Function):
+    """ψ_n(a) − ψ_n(a + b), accurate relative to itself."""
+
+    nargs = 3
+
+    def exact(self) -> sp.Expr:
+        """Return the same in polygamma functions."""
+        order, a, b = self.args
+        return sp.polygamma(order, a) - sp.polygamma(order, a + b)
+
+
 class LogBessel(sp.Function):
     """∂ⁿg_j(r), where g_0 = log I₀ and g_(j+1)(r) = g_j'(r)/r."""
 

@@ -154,15 +154,24 @@ def _line(weight: Callable[[Any], Any]) -> Any:
     if values[best] == -context.inf:
         raise SpecError("the density is 0 or not finite everywhere on its support.")
     if best in (0, len(places) - 1):
-        raise SpecError("the density's integral is not finite.")
+        raise SpecError(
+            "the density's integral is not finite: check the signs in base_measure and "
+            "sufficient_statistics, and the domain."
+        )
     top = _maximum(weight, places[best - 1], places[best + 1])
     counted = [n for n, value in enumerate(values) if value > top - _NEGLIGIBLE]
     low, high = min([best, *counted]) - 1, max([best, *counted]) + 1
     if low < 0 or high >= len(places):
-        raise SpecError("the density's integral is not finite.")
+        raise SpecError(
+            "the density's integral is not finite: check the signs in base_measure and "
+            "sufficient_statistics, and the domain."
+        )
     value = _trapezoid(weight, top, places[low], places[high], _MOST_NODES)
     if value is None:
-        raise SpecError("the density's integral does not settle: its integrand is not smooth.")
+        raise SpecError(
+            "the density's integral does not settle, since its integrand is not smooth inside "
+            "the support: leave [density] out, or use a statistic that is smooth."
+        )
     return top + context.log(value)
 
 

@@ -114,7 +114,7 @@ def _integrated(family):
     named = {**_names(family), family.axis: sp.Integer(2)}
     exponent += sp.log(interpret(family.density.base_measure, named, {}, sp.Rational))
     for one in y:
-        square, linear, rest = (sp.expand(exponent).coeff(one, k) for k in (2, 1, 0))
+        square, linear, rest = (sp.sympify(sp.expand(exponent).coeff(one, k)) for k in (2, 1, 0))
         value = gaussian.subs({scale: sp.factor(-square), tilt: linear}, simultaneous=True)
         exponent = rest + sp.expand_log(value, force=True)
     functions = {

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import sympy as sp
 
-from fimsym.derivation import normaliser, target
+from fimsym.derivation import cumulants, normaliser, target
 from fimsym.derivation.cumulants import in_probabilities
 from fimsym.derivation.normal import normal
 from fimsym.derivation.symbols import (
@@ -36,8 +36,17 @@ def available(family: Family) -> bool:
     if family.density is None:
         return False
     if family.vector:
-        return family.density.support in ("one_hot", "count_vectors")
+        return cumulants.draws(family) is not None and _counts_draws(family)
     return normaliser.closed_form(family) is not None
+
+
+def _counts_draws(family):
+    """Tell whether labels are one-hot, or the counts of as many draws as F has."""
+    density = family.density
+    if density.support == "one_hot":
+        return cumulants.draws(family) == 1
+    counted = density.support == "count_vectors" and density.largest is not None
+    return counted and read(family, density.largest, {}) == cumulants.draws(family)
 
 
 def log_normaliser(family: Family) -> sp.Expr:
@@ -48,9 +57,8 @@ def log_normaliser(family: Family) -> sp.Expr:
 
 
 def draws(family: Family) -> sp.Expr:
-    """Return how many one-hot labels a label of a categorical-like law is the sum of."""
-    largest = family.density.largest if family.density else None
-    return sp.Integer(1) if largest is None else read(family, largest, {})
+    """Return n of a categorical-like F = n log Σ exp(h): how many one-hot labels add up."""
+    return cumulants.draws(family) or sp.Integer(1)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from fimsym.derivation.targets import in_sums
 from fimsym.errors import DerivationError
 from fimsym.families import Family
 
-DIGITS = 15
+DIGITS = 12
 _POINTS = 2
 _NODES = 1200
 _REACH = 6

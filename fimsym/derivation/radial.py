@@ -10,7 +10,7 @@ import sympy as sp
 
 from fimsym.derivation.functions import LogBessel, exact
 from fimsym.derivation.normal import Definition
-from fimsym.derivation.symbols import Cosine, directions, index, naturals, u, v
+from fimsym.derivation.symbols import Cosine, Norm, directions, index, naturals, u, v
 from fimsym.derivation.target import target
 from fimsym.errors import DerivationError
 from fimsym.families import Family
@@ -47,7 +47,7 @@ def program(family: Family) -> list[Definition]:
     x, y = (base[index] for base in naturals(family))
     radius, cosine, sine = (_column(name) for name in ("radius", "cosine", "sine"))
     lines = [
-        _line("radius", sp.sqrt(x**2 + y**2), "‖h‖"),
+        _line("radius", Norm(x, y), "‖h‖"),
         _line("cosine", Cosine(x, radius, 1), "direction of h"),
         _line("sine", Cosine(y, radius, 0), "direction of h"),
     ]

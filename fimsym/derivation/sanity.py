@@ -16,8 +16,8 @@ from fimsym.derivation.domain import Point, advice, points, scale
 from fimsym.derivation.integrals import log_integral, outputs
 from fimsym.derivation.multiprecision import Vector, context, evaluate
 from fimsym.errors import SpecError
-from fimsym.families import Family
-from fimsym.families.spec import Limits
+from fimsym.families import Family, Link
+from fimsym.families.spec import Limits, limits
 
 AGREEMENT = 1e-15
 """Largest relative difference of F from the density's integral."""
@@ -50,6 +50,30 @@ def check(family: Family) -> None:
         return
     for constants in _constants(family):
         _Check(family, constants).run()
+        for link in family.links:
+            _check_link(family, link, constants)
+
+
+def _check_link(family: Family, link: Link, constants: Mapping[str, float]) -> None:
+    """Refuse a link that maps no sampled output into the family's domain."""
+    known = {name: context.mpf(value) for name, value in constants.items()}
+    shown = ""
+    for point in points(limits(link.outputs, link.domain), _NEAR, _FRACTIONS[2:-2], _POINTS):
+        outputs_at = dict(zip(link.outputs, map(context.mpf, point), strict=True))
+        try:
+            h = [evaluate(formula, {**known, **outputs_at}) for formula in link.natural]
+        except ArithmeticError:
+            continue
+        if all(x.low < value < x.high for x, value in zip(family.limits, h, strict=True)):
+            return
+        values = zip((*link.outputs, *family.natural), (*outputs_at.values(), *h), strict=True)
+        shown = "; ".join(f"{name} = {context.nstr(value, 5)}" for name, value in values)
+    raise SpecError(
+        f"links.{link.name}: no sampled output gives natural parameters with "
+        f"{' and '.join(map(str, family.limits))}"
+        + (f" (the last: {shown})" if shown else "")
+        + ". Check the signs of its formulas."
+    )
 
 
 def _constants(family: Family) -> Iterator[dict[str, float]]:

@@ -88,6 +88,19 @@ class Cosine(sp.Function):
         return printer._print(self.args[0] / self.args[1])
 
 
+class Norm(sp.Function):
+    """√(x² + y²), without leaving the range of floating-point numbers."""
+
+    nargs = 2
+
+    def exact(self) -> sp.Expr:
+        """Return the root, for proofs."""
+        return sp.sqrt(self.args[0] ** 2 + self.args[1] ** 2)
+
+    def _latex(self, printer):
+        return printer._print(self.exact())
+
+
 class RoundedUp(sp.Function):
     """A bound, raised by a multiple of the size of its terms that covers their rounding."""
 

@@ -12,7 +12,7 @@ import math
 
 import sympy as sp
 
-from fimsym.derivation.functions import exact, with_remainders
+from fimsym.derivation.functions import PolygammaRemainder, exact, with_remainders
 from fimsym.derivation.symbols import directions, index, naturals, read, u, v
 from fimsym.families import Family
 
@@ -147,6 +147,10 @@ def _generators(expression):
     Returns the expression and what each symbol stands for.
     """
     meaning: dict[sp.Symbol, sp.Expr] = {}
+    expression = expression.replace(
+        lambda node: isinstance(node, sp.polygamma | sp.loggamma | PolygammaRemainder),
+        lambda node: node.func(*node.args[:-1], sp.expand(node.args[-1])),
+    )
     expression = expression.replace(_is_symbolic_power, lambda node: _power(node, meaning))
     roots = {
         node.base

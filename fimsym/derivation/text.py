@@ -7,6 +7,8 @@ import re
 import sympy as sp
 from sympy.printing.str import StrPrinter
 
+from fimsym.derivation.symbols import index
+
 NAMES = {
     "centred_u": "ũ",
     "centred_v": "ṽ",
@@ -138,10 +140,20 @@ class TextPrinter(StrPrinter):
         return f"Σ_(j≠i)({self._print(expr.args[0]).replace('_i', '_j')})"
 
     def _print_LargestPair(self, expr):
-        return f"max_(i≠j)({self._print(expr.args[0])} (…)_j)"
+        return f"max_(i≠j)({self._pair(expr)})"
 
     def _print_SmallestPair(self, expr):
-        return f"min_(i≠j)({self._print(expr.args[0])} (…)_j)"
+        return f"min_(i≠j)({self._pair(expr)})"
+
+    def _pair(self, expr):
+        other = expr.args[0].xreplace({index: sp.Symbol("j")})
+        return f"{self._print(expr.args[0])} {self._print(other)}"
+
+    def _print_Max(self, expr):
+        return f"max({', '.join(map(self._print, expr.args))})"
+
+    def _print_Min(self, expr):
+        return f"min({', '.join(map(self._print, expr.args))})"
 
     def _print_Function(self, expr):
         name = _FUNCTIONS.get(type(expr).__name__, type(expr).__name__)
@@ -169,6 +181,9 @@ class TextPrinter(StrPrinter):
 
     def _print_Infinity(self, expr):
         return "∞"
+
+    def _print_Norm(self, expr):
+        return self._print(expr.exact())
 
     def _print_RoundedUp(self, expr):
         return self._print(expr.args[0])

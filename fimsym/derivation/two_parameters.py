@@ -71,7 +71,9 @@ def _eliminated(family, pivot):
             Definition(
                 f"combined_{base}",
                 combined[base],
-                SumOfProducts(below, parts[pivot], above, rest[base]) / below,
+                SumOfProducts(below, parts[pivot], above, rest[base]) / below
+                if above != 0
+                else parts[pivot],
                 f"{base} of the first of two uncorrelated statistics",
             )
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +25,9 @@ from fimsym.engine.network import (
     check_outputs,
     differentiable_kernels,
 )
-from fimsym.errors import ShapeError
+from fimsym.errors import ShapeError, SpecError, nearest
 from fimsym.families import Family
+from fimsym.families import family as family_of
 from fimsym.report.progress import progress as progress_bar
 
 
@@ -78,6 +81,7 @@ def analyze(
     Source:
         Soen & Sun (2024), Lemma 3.1; formulas from ``fimsym derive``.
     """
+    _check_keywords(family, constants)
     head = Head(family, link, constants)
     asked = check_quantities(quantities)
     grouping = check_grouping(groups)
@@ -169,6 +173,15 @@ class _Run:
             ways={order: taken.way for order, taken in ways.items() if taken},
             frozen=network.frozen,
         )
+
+
+def _check_keywords(family, constants):
+    """Refuse a misspelt argument, which Python takes for a constant of the family."""
+    known = {c.name for c in family_of(family).constants} if family is not None else set()
+    arguments = [name for name in inspect.signature(analyze).parameters if name != "constants"]
+    for name in constants:
+        if name not in known and (hint := nearest(name, arguments)):
+            raise SpecError(f"analyze has no argument {name!r}.{hint}")
 
 
 def _check_width(h, outputs):

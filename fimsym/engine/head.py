@@ -78,9 +78,18 @@ class Head:
                 except FimsymError as error:
                     raise DomainError(
                         f"the model's output for input {first_row + row} is outside the domain "
-                        f"of {self.spec.name}: {error}"
+                        f"of {self.spec.name}: {error} {self._advice()}"
                     ) from None
             raise
+
+    def _advice(self):
+        free = [link.name for link in self.spec.links if not link.domain and not link.identity]
+        if self.link != "natural":
+            taken = f"The link {self.link!r} is used"
+            return f"{taken}; others without bounds: {', '.join(free) or 'none'}."
+        if free:
+            return f"Let the model put out unbounded numbers and pass link={free[0]!r}."
+        return "Bound the model's last layer."
 
     def _natural(self, outputs):
         # A device is not waited for inside evaluators; this check is, once per batch.

@@ -77,6 +77,10 @@ def family(name: str | Family) -> Family:
     if name not in _REGISTRY:
         raise SpecError(
             f"unknown family {name!r}; expected one of {', '.join(_REGISTRY)}."
-            f"{nearest(name, _REGISTRY)}"
+            + (
+                " Load a file with fimsym.load_family(path)."
+                if name.endswith(".toml")
+                else nearest(name, _REGISTRY)
+            )
         )
     return _REGISTRY[name]

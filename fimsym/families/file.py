@@ -71,7 +71,8 @@ def _parse(path: Path) -> dict[str, Any]:
         text = _text(path)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise SpecError(f"cannot be read: {why}. Give the path of a TOML file.") from None
+        why = str(why).rstrip(".")
+        raise SpecError(f"cannot be read: {why}.") from None
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:

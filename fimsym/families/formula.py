@@ -39,6 +39,7 @@ MATRIX_FUNCTIONS = {"dot": 2, "solve": 2, "logdet": 1, "inverse": 1, "transpose"
 """Further functions where a symbol stands for a matrix."""
 
 MAX_EXPONENT = 64
+MAX_DEGREE = 256
 MAX_DIGITS = 75
 """Digits of the largest number a power may hold, such as those of 9**64."""
 MAX_GAMMA = 1000
@@ -169,10 +170,29 @@ class _Sizes:
         if not exponent <= MAX_EXPONENT:
             why = f"an exponent must be at most {MAX_EXPONENT} in absolute value"
             refuse(self.text, node.exponent.at, f"{why}, every name counting as 1")
+        if not _nameless(node) and self.degree(node) > MAX_DEGREE:
+            refuse(self.text, node.at, f"powers of powers up to degree {MAX_DEGREE} are read")
         size = self.digits(node.base) * exponent
         if size > MAX_DIGITS:
             refuse(self.text, node.at, f"a power of numbers beyond 1e{MAX_DIGITS}")
         return self.of_numbers(node) if _nameless(node) else size
+
+    def degree(self, node: Node) -> float:
+        """Return the degree of a formula in its names, roots and quotients counted up."""
+        match node:
+            case Number():
+                return 0.0
+            case Name():
+                return 1.0
+            case Negative():
+                return self.degree(node.operand)
+            case Power():
+                return max(1.0, self.degree(node.base)) * max(1.0, self.largest(node.exponent))
+            case Call():
+                return max((self.degree(argument) for argument in node.arguments), default=0.0)
+        parts = [self.degree(node.first), *(self.degree(x) for _, x in node.rest)]
+        products = any(sign in "*/" for sign, _ in node.rest)
+        return sum(parts) if products else max(parts)
 
     def of_call(self, node: Call) -> float:
         count = _ARITY.get(node.name, len(node.arguments))

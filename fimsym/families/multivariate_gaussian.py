@@ -15,7 +15,7 @@ multivariate_gaussian = Family(
     natural=("h1", "H2"),
     sufficient_statistics=("y", "y y^T"),
     axis="D",
-    minimum_outputs=2,
+    minimum_outputs=1,
     domain=("-H2 positive definite",),
     density=Density(base_measure="(2 * pi)**(-D / 2)", support="vector"),
     sampler=Sampler(

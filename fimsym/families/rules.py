@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import keyword
-import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fimsym.errors import SpecError, nearest
@@ -16,7 +15,7 @@ from fimsym.families.formula import (
     VECTOR_FUNCTIONS,
     interpret,
 )
-from fimsym.families.syntax import Name, Negative, Node, Number, read, refuse
+from fimsym.families.inequalities import inequalities
 
 if TYPE_CHECKING:
     from fimsym.families.spec import Family, Link
@@ -36,6 +35,7 @@ _SUPPORTS = {"vector": VECTOR_SUPPORTS, "matrix": ("vector",)}
 _STRUCTURES = ("independent", "joint", "matrix")
 _TUPLES = ("natural", "sufficient_statistics", "domain")
 _LONGEST_NAME = 64
+_LONGEST_TEXT = 200
 
 
 def check(family: Family) -> None:
@@ -60,6 +60,11 @@ def check(family: Family) -> None:
             "targets have a log-partition each; joint outputs share one, with sum(...)."
         )
     _check_parts(family)
+    _check_prose("title", family.title)
+    for statistic in family.sufficient_statistics:
+        _check_prose("sufficient_statistics", statistic)
+    for constant in family.constants:
+        _check_prose(f"constants.{constant.name}.meaning", constant.meaning)
     _check_names(family)
     if len(family.sufficient_statistics) != len(family.natural):
         raise SpecError(
@@ -68,12 +73,14 @@ def check(family: Family) -> None:
             f"{', '.join(family.sufficient_statistics)}."
         )
     if family.structure != "matrix":
-        domain = _inequalities("domain", family.domain, family.natural)
+        domain = inequalities("domain", family.domain, family.natural)
         object.__setattr__(family, "domain", domain)
     _check_support(family)
     for link in family.links:
         _check_link(family, link)
     check_formulas(family)
+    for link in family.links:
+        _check_link_formulas(link)
 
 
 def check_formulas(family: Family) -> None:
@@ -142,6 +149,17 @@ def _check_parts(family: Family) -> None:
         value = getattr(family, field)
         if not isinstance(value, tuple) or not all(isinstance(x, kind) for x in value):
             raise SpecError(f"{field} must be a tuple of {kind.__name__}; got {value!r}.")
+    names = [link.name for link in family.links]
+    if len({*names}) < len(names):
+        raise SpecError(f"links must have different names; got {', '.join(map(str, names))}.")
+    for constant in family.constants:
+        spec.positive(f"constants.{constant.name}", constant.default, constant.integer)
+    if not isinstance(family.minimum_outputs, int) or family.minimum_outputs < 1:
+        raise SpecError(
+            f"minimum_outputs must be a positive integer; got {family.minimum_outputs!r}."
+        )
+    if family.sampler is not None and not isinstance(family.sampler.arguments, Mapping):
+        raise SpecError(f"sampler.arguments must map names to formulas; got {family.sampler!r}.")
     for field, kind in {"density": spec.Density, "sampler": spec.Sampler}.items():
         value = getattr(family, field)
         if not isinstance(value, kind | None):
@@ -160,7 +178,7 @@ def _check_names(family: Family) -> None:
         if name in RESERVED and (role, name) != ("natural", "h"):
             raise SpecError(
                 f"{role}: {name!r} already means something in formulas or generated code; choose "
-                f"a name other than {', '.join(sorted(RESERVED))}."
+                f"another name. Taken are {', '.join(sorted(RESERVED - {'h'}))}."
             )
     found = [family.name, *(name for _, name in names)]
     for name in found:
@@ -169,6 +187,17 @@ def _check_names(family: Family) -> None:
                 f"name, natural, axis and constants must differ from each other; got {name!r} "
                 "twice."
             )
+
+
+def _check_prose(field: str, text: Any) -> None:
+    """Refuse text that could end the docstring it is written into."""
+    if not isinstance(text, str) or not text.isprintable() or set(text) & set('"\\{}'):
+        raise SpecError(
+            f"{field}: expected one line of text without quotes, backslashes and braces; got "
+            f"{str(text)[:80]!r}."
+        )
+    if len(text) > _LONGEST_TEXT:
+        raise SpecError(f"{field}: expected at most {_LONGEST_TEXT} characters; got {len(text)}.")
 
 
 def check_identifier(role: str, name: Any) -> None:
@@ -206,6 +235,8 @@ def _check_link(family: Family, link: Link) -> None:
     check_identifier(key, link.name)
     for field in ("outputs", "natural", "domain"):
         value = getattr(link, field)
+        if not isinstance(value, str | list | tuple) or not all(isinstance(x, str) for x in value):
+            raise SpecError(f"{key}.{field}: expected a list of texts; got {value!r}.")
         object.__setattr__(link, field, (value,) if isinstance(value, str) else tuple(value))
     if link.name == "natural":
         raise SpecError(f"{key}: this name stands for the natural parameters; choose another.")
@@ -223,65 +254,20 @@ def _check_link(family: Family, link: Link) -> None:
             f"{len(link.natural)}."
         )
     if family.structure != "matrix":
-        domain = _inequalities(f"{key}.domain", link.domain, link.outputs)
+        domain = inequalities(f"{key}.domain", link.domain, link.outputs)
         object.__setattr__(link, "domain", domain)
 
 
-def _inequalities(key: str, texts: Iterable[str], names: tuple[str, ...]) -> tuple[str, ...]:
-    from fimsym.families.spec import limits
-
-    try:
-        found = tuple(part for text in texts if text.strip() for part in split(text, names))
-        limits(names, found)
-    except SpecError as error:
-        raise SpecError(f"{key}: {error}") from None
-    return found
-
-
-def split(text: str, names: tuple[str, ...]) -> list[str]:
-    """Return the inequalities for `names` that commas or ``and`` join in `text`.
-
-    Raises:
-        SpecError: one cannot be read; line and column are those in `text`.
-    """
-    parts, start = [], 0
-    for joint in [*re.finditer(r",|\band\b", text), None]:
-        end = joint.start() if joint else len(text)
-        # Blanks in place of what is before the part keep its line and column.
-        read_inequality(re.sub(r"[^\n]", " ", text[:start]) + text[start:end], names)
-        parts.append(text[start:end].strip())
-        start = joint.end() if joint else end
-    return parts
-
-
-def read_inequality(text: str, names: tuple[str, ...]) -> tuple[str, float, float]:
-    """Return (name, low, high) of an inequality such as ``"0 < p < 1"`` or ``"h < 0"``.
-
-    Raises:
-        SpecError: it does not compare one of `names` with numbers.
-    """
-    sides, signs = read(text)
-    example = f"such as '{names[0]} > 0' or '0 < {names[0]} < 1'"
-    place = {n: side.name for n, side in enumerate(sides) if isinstance(side, Name)}
-    place = {n: name for n, name in place.items() if name in names}
-    if len(place) != 1 or len(signs) not in (1, 2):
-        why = f"expected an inequality for one of {', '.join(names)}, {example}"
-        refuse(text, sides[0].at, why)
-    (here,) = place
-    low, high = -math.inf, math.inf
-    for n, (sign, at) in enumerate(signs):
-        if here not in (n, n + 1) or sign[0] != signs[0][0][0]:
-            refuse(text, at, f"expected one name between two numbers, {example}")
-        number = _number(sides[n + 1 if here == n else n], text)
-        if (sign[0] == "<") == (here == n):
-            high = min(high, number)
-        else:
-            low = max(low, number)
-    return place[here], low, high
-
-
-def _number(node: Node, text: str) -> float:
-    sign, value = (-1, node.operand) if isinstance(node, Negative) else (1, node)
-    if not isinstance(value, Number):
-        refuse(text, node.at, "expected a plain number beside the inequality sign")
-    return sign * float(value.digits)
+def _check_link_formulas(link: Link) -> None:
+    """Refuse a link whose formulas and outputs do not meet."""
+    key = f"links.{link.name}"
+    used = [set(re.findall(r"[A-Za-z_]\w*", formula)) for formula in link.natural]
+    for output in link.outputs:
+        if not any(output in names for names in used):
+            raise SpecError(f"{key}: no formula uses the output {output!r}; leave it out.")
+    for formula, names in zip(link.natural, used, strict=True):
+        if not names & set(link.outputs):
+            raise SpecError(
+                f"{key}.natural: {formula!r} depends on none of {', '.join(link.outputs)}; "
+                "expected a formula in the outputs."
+            )

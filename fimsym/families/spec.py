@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from fimsym.errors import DomainError, SpecError, nearest
-from fimsym.families.rules import check, read_inequality
+from fimsym.families.inequalities import read_inequality
+from fimsym.families.rules import check
 
 LARGEST_CONSTANT = 1e75
 """Largest value of a constant: its fourth power is a finite float64."""
@@ -214,7 +215,7 @@ class Family:
         known = {link.name: link for link in self.links}
         if name is None or name == "natural":
             return None
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise SpecError(
                 f"{name!r} is not a link of {self.name}; its links: "
                 f"{', '.join(['natural', *known])}.{nearest(str(name), known)} Let the model "
@@ -262,12 +263,14 @@ def limits(names: tuple[str, ...], inequalities: tuple[str, ...]) -> tuple[Limit
 
 def positive(name: str, value: float, integer: bool = False) -> float:
     """Return `value` as a float, or raise DomainError unless it is positive and finite."""
+    if getattr(value, "shape", None) == ():
+        value = getattr(value, "item", lambda: math.nan)()
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     number = float(value) if real else math.nan
     if not 0 < number < LARGEST_CONSTANT:
         raise DomainError(
             f"{name} must be a positive finite number, at most {LARGEST_CONSTANT:g}; got "
-            f"{value!r}. Pass {name} as a number greater than zero."
+            f"{value!r}. Pass {name} as one number greater than zero, for every target."
         )
     if integer and number != int(number):
         raise DomainError(

@@ -191,7 +191,12 @@ class _Parser:
 
     def expected(self, what: str) -> NoReturn:
         got = repr(self.token) if self.token else "the end"
-        refuse(self.text, self.at, f"expected {what}; got {got}")
+        product = what == "an operator" and self.token
+        hint = "; a product needs *" if product else ""
+        refuse(self.text, self.at, f"expected {what}; got {got}{hint}")
+
+
+_HINTS = {"^": "; a power is written **", "=": "; an equation is no formula"}
 
 
 def _tokens(text: str) -> list[tuple[str, str, int]]:
@@ -200,7 +205,8 @@ def _tokens(text: str) -> list[tuple[str, str, int]]:
     while place < len(text):
         match = _TOKEN.match(text, place)
         if match is None:
-            plain = "" if text[place].isascii() else "; write it in plain ASCII"
+            plain = _HINTS.get(text[place], "")
+            plain = plain if text[place].isascii() else "; write it in plain ASCII"
             refuse(text, place, f"character {text[place]!r} is not part of formulas{plain}")
         if match.lastgroup != "space":
             found.append((match.lastgroup, match.group(), place))

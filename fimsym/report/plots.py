@@ -119,7 +119,8 @@ def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], l
     axes.set_ylim(bottom=floor)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(label)
-    axes.legend()
+    axes.set_xlabel("group of parameters")
+    figure.legend(loc="outside upper center", ncols=len(series))
     return figure
 
 

@@ -60,6 +60,19 @@ def tanh_half(x: Tensor) -> Tensor:
     return torch.tanh(x / 2)
 
 
+def log1mexp(x: Tensor) -> Tensor:
+    """Return log(1 − e^x) for x < 0, right near 0 and far from it."""
+    near = x > -0.6931471805599453
+    far = torch.log1p(-torch.exp(torch.where(near, -1.0, x)))
+    return torch.where(near, torch.log(-torch.expm1(torch.where(near, x, -0.5))), far)
+
+
+def norm(x: Tensor, y: Tensor) -> Tensor:
+    """Return √(x² + y²), with a zero gradient at 0."""
+    zero = (x == 0) & (y == 0)
+    return torch.where(zero, 0.0, torch.hypot(torch.where(zero, 1.0, x), y))
+
+
 def cosine(x: Tensor, r: Tensor, at_zero: float) -> Tensor:
     """Return x/r; `at_zero` where r = 0."""
     zero = r == 0

@@ -91,7 +91,8 @@ def columns(
     # h is small and what follows from it needs the digits; u and v are large.
     wide = dtype if h.device.type == "mps" else torch.float64
     working = wide if layout.precise else dtype
-    return dtype, h.to(wide).unsqueeze(-1), *(x.to(working) for x in directions.values())
+    column = _poisoned(layout, h.to(wide)).unsqueeze(-1)
+    return dtype, column, *(x.to(working) for x in directions.values())
 
 
 def narrow(column: Tensor, direction: Tensor) -> Tensor:
@@ -138,8 +139,8 @@ def result(value: Tensor, dtype: torch.dtype, **directions: Tensor) -> Tensor:
         largest = max(float(direction.abs().max()) for direction in directions.values())
         raise DomainError(
             f"the result overflows {value.dtype}: {' and '.join(directions)} reach {largest:.3g}. "
-            "Expected derivatives whose fourth power is finite; use float64, or measure the "
-            "parameter in smaller units."
+            "Expected natural parameters of moderate size, and derivatives whose fourth power is "
+            "finite; use float64, or measure the parameter in smaller units."
         )
     return value
 
@@ -164,6 +165,16 @@ def constant(name: str, value: float | Tensor, integer: bool = False) -> Tensor:
     return torch.tensor(positive(name, value, integer), dtype=torch.float64)
 
 
+def _poisoned(layout: Layout, h: Tensor) -> Tensor:
+    """Return h with NaN outside the domain, for where values cannot be checked."""
+    parts = []
+    for (low, high), part in zip(layout.limits, h.chunk(len(layout.limits), dim=-1), strict=True):
+        if math.isfinite(low) or math.isfinite(high):
+            part = torch.where((part > low) & (part < high), part, float("nan"))
+        parts.append(part)
+    return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+
 def _require_inside(layout: Layout, h: Tensor) -> None:
     parts = h.chunk(len(layout.names), dim=-1)
     for name, (low, high), part in zip(layout.names, layout.limits, parts, strict=True):
@@ -173,10 +184,10 @@ def _require_inside(layout: Layout, h: Tensor) -> None:
         value = part[tuple(where)].item()
         above = f"{name} > {low:g}" if math.isfinite(low) else ""
         below = f"{name} < {high:g}" if math.isfinite(high) else ""
+        at = f" at index {where[:-1]} of the batch" if len(where) > 1 else ""
         raise DomainError(
             f"{name} must satisfy {' and '.join(filter(None, (above, below)))}; got "
-            f"{name} = {value:g} of target {where[-1]} at index {where[:-1]} of the batch. Let the "
-            "model put out unbounded numbers and pass one of the family's links."
+            f"{name} = {value!r} of output {where[-1]}{at}."
         )
 
 

@@ -168,13 +168,10 @@ def _tabulated(family: Family) -> Callable:
 
     def law(natural: Mapping[str, Any], constants: Mapping[str, float]) -> own.Tabulated:
         def log_weight(y: Tensor) -> Tensor:
-            value = evaluate(density.base_measure, {**constants, "y": y})
-            return torch.as_tensor(value, dtype=y.dtype).log() + torch.zeros_like(y)
+            return log_base_measure(family, constants, y)
 
         def statistics(y: Tensor) -> Tensor:
-            known = {**constants, "y": y}
-            values = [evaluate(t, known) for t in family.sufficient_statistics]
-            return torch.stack([value + torch.zeros_like(y) for value in values], dim=-1)
+            return sufficient_statistics(family, constants, y)
 
         largest = density.largest
         if largest is not None:
@@ -188,6 +185,19 @@ def _tabulated(family: Family) -> Callable:
         )
 
     return law
+
+
+def log_base_measure(family: Family, constants: Mapping[str, Any], y: Tensor) -> Tensor:
+    """Return log π(y) of labels of one target, in their shape."""
+    value = evaluate(family.density.base_measure, {**constants, "y": y})  # type: ignore
+    return torch.as_tensor(value, dtype=y.dtype).log() + torch.zeros_like(y)
+
+
+def sufficient_statistics(family: Family, constants: Mapping[str, Any], y: Tensor) -> Tensor:
+    """Return t(y) of labels of one target, the statistics in the last axis."""
+    known = {**constants, "y": y}
+    values = [evaluate(t, known) for t in family.sufficient_statistics]
+    return torch.stack([value + torch.zeros_like(y) for value in values], dim=-1)
 
 
 def _product(law: Any) -> Support | None:

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from fimsym.families import Family
 from fimsym.generated import evaluator
-from fimsym.validation.law import Law
+from fimsym.validation.law import Law, log_base_measure, sufficient_statistics
 from fimsym.validation.montecarlo import Derivatives, Estimates, direct, estimators
 
 GAP = 1e-8
 """Largest relative difference between two ways to the same number."""
 
 _SPOT_CHECKS = 5
+_SPOT_LABELS = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Measurement:
         autograd_gap: Largest relative difference found between Î₁, Î₂ along a parameter's
             path and by autograd through the whole network.
         function_gap: Largest relative difference between the closed forms and the
-            evaluator's functions of one quantity; infinite where a bound of Theorem 4.1 is
-            violated.
+            evaluator's functions of one quantity, or between the law's density and that of
+            the specification; infinite where a bound of Theorem 4.1 is violated.
         seconds: How long it took.
     """
 
@@ -94,6 +95,28 @@ def autograd_gap(
             for one, other in zip((a[0] for a in along), whole, strict=True):
                 gap = max(gap, abs(float(one[position]) - other) / _size(one))
     return gap
+
+
+def density_gap(law: Law, h: Tensor, seed: int) -> float:
+    """Compare log p of drawn labels with log π + ⟨t, h⟩ − F of the family's density.
+
+    Zero for a family without a density on a line. Without it a sampler of another law with
+    the same log-partition would pass for the family's.
+    """
+    family = law.family
+    if family.density is None or family.vector or family.structure == "matrix":
+        return 0.0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        labels = law.given(h).sample((_SPOT_LABELS,)).to(h.dtype)
+    statistics = sufficient_statistics(family, law.constants, labels)
+    parts = torch.stack(h.chunk(family.components, dim=-1), dim=-1)
+    weight = log_base_measure(family, law.constants, labels) + (statistics * parts).sum(-1)
+    partition = evaluator(family).log_partition(h, **law.constants)
+    expected, given = weight.sum(-1) - partition, law.log_prob(h, labels)
+    inside = expected.isfinite() & given.isfinite()
+    gap = (expected - given)[inside].abs() / expected[inside].abs().clamp(min=1)
+    return float(gap.max()) if bool(inside.any()) else math.inf
 
 
 def natural_points(law: Law, points: Sequence[Derivatives]) -> tuple[Tensor, Tensor, Tensor]:

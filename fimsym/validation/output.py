@@ -17,7 +17,13 @@ from fimsym.generated import evaluator
 from fimsym.report.progress import progress as progress_bar
 from fimsym.validation.algebra import Matrix, pack
 from fimsym.validation.law import Law
-from fimsym.validation.measurement import Measurement, Subject, autograd_gap, function_gap
+from fimsym.validation.measurement import (
+    Measurement,
+    Subject,
+    autograd_gap,
+    density_gap,
+    function_gap,
+)
 from fimsym.validation.montecarlo import Derivatives, Estimates, simulate
 
 _LISTED_DIRECTIONS = 32  # where labels can be listed, each costs next to nothing
@@ -77,6 +83,7 @@ def measure(family: Family, samples: int, seed: int, progress: bool = False) -> 
             sampled.append(simulate(law, [at], samples, _seeds(family, seed, number), advance))
             gaps.append(autograd_gap(law, Path(at), [at], [at.h], seed))
             wrong.append(function_gap(family, point.constants, exact, *batch))
+            wrong.append(density_gap(law, at.h, seed))
     return Measurement(
         subject=_subject(family, points, samples),
         closed={quantity: torch.cat(values) for quantity, values in closed.items()},
