@@ -9,7 +9,7 @@ import sympy as sp
 
 from fimsym.errors import SpecError
 from fimsym.families.formula import FUNCTIONS, interpret
-from fimsym.families.rules import read_inequality, split
+from fimsym.families.inequalities import read_inequality, split
 
 NAMES = {"h": 0.5, "x": 3.0, "y": 2.0, "k": 1.5, "sigma": 2.0, "pi": math.pi}
 KNOWN = {"exp": math.exp, "log": math.log, "sqrt": math.sqrt, "gamma": math.gamma}
