@@ -81,24 +81,9 @@ def link_function(family: Family, link: Link) -> LinkFunction:
     of_outputs = [Statement(n, code(x)) for n, x in zip(parts["h"], values, strict=True)]
     of_first, of_second = [], []
     for k, value in enumerate(values):
-        linear, quadratic = [], []
-        for a, output in enumerate(outputs):
-            slope = _simple(sp.diff(value, output))
-            if slope == 0:
-                continue
-            name = f"slope_{k + 1}{a + 1}"
-            of_first.append(Statement(name, code(slope)))
-            linear.append((name, a))
-            for b in range(a, count):
-                curvature = _simple(sp.diff(slope, outputs[b]))
-                if curvature != 0:
-                    factor = code(curvature * (1 if a == b else 2))
-                    quadratic.append(f"({factor}) * {first[a]} * {first[b]}")
-        of_first.append(
-            Statement(parts["u"][k], " + ".join(f"{name} * {first[a]}" for name, a in linear))
-        )
-        flat = [f"{name} * {second[a]}" for name, a in linear]
-        of_second.append(Statement(parts["v"][k], " + ".join([*quadratic, *flat])))
+        slopes, u, v = _derivatives(k, value, outputs, first, second)
+        of_first += [*slopes, Statement(parts["u"][k], u)]
+        of_second.append(Statement(parts["v"][k], v))
     minimum = max(family.minimum_outputs, count)
     return LinkFunction(
         link=link,
@@ -116,6 +101,27 @@ def link_function(family: Family, link: Link) -> LinkFunction:
             "second": tuple(second),
         },
     )
+
+
+def _derivatives(k, value, outputs, first, second):
+    """Return the statements of ∂g_k/∂o and the code of u_k and v_k in them."""
+    code = TorchPrinter({}).code
+    slopes, linear, quadratic = [], [], []
+    for a, output in enumerate(outputs):
+        slope = _simple(sp.diff(value, output))
+        if slope == 0:
+            continue
+        name = f"slope_{k + 1}{a + 1}"
+        slopes.append(Statement(name, code(slope)))
+        linear.append((name, a))
+        for b in range(a, len(outputs)):
+            curvature = _simple(sp.diff(slope, outputs[b]))
+            if curvature != 0:
+                factor = code(curvature * (1 if a == b else 2))
+                quadratic.append(f"({factor}) * {first[a]} * {first[b]}")
+    flat = [f"{name} * {second[a]}" for name, a in linear]
+    u = " + ".join(f"{name} * {first[a]}" for name, a in linear)
+    return slopes, u, " + ".join([*quadratic, *flat])
 
 
 def _simple(expression):

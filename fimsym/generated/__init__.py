@@ -23,7 +23,7 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from fimsym.errors import DomainError
+from fimsym.errors import DomainError, UnsupportedError
 from fimsym.families import Family, families, family
 
 _PACKAGE = Path(__file__).parent.parent
@@ -86,7 +86,14 @@ def _cached(spec: Family, digest: str) -> tuple[Path, str]:
     except (OSError, UnicodeDecodeError):
         source = ""
     if not _intact(source):
-        source = importlib.import_module("fimsym.codegen").generate(spec)
+        try:
+            generate = importlib.import_module("fimsym.codegen").generate
+        except ImportError as error:
+            raise UnsupportedError(
+                f"the evaluator of {spec.name} has to be generated once, which needs SymPy and "
+                f"jinja2 ({error}). Install them, or generate it elsewhere and copy the cache."
+            ) from None
+        source = generate(spec)
         path = _write(path, source)
     return path, source
 
