@@ -294,7 +294,7 @@ def test_blocks_cover_every_parameter_once():
     for name, block in network.parameters():
         assert network.name_at(block.start) == network.name_at(block.stop - 1) == name
     for limit in (1, 7, 30, 10**6):
-        blocks = network.blocks(limit)
+        blocks = network.blocks(limit, network.names)
         assert [b.start for b in blocks[1:]] == [b.stop for b in blocks[:-1]]
         assert (blocks[0].start, blocks[-1].stop) == (0, network.size)
         assert max(b.size for b in blocks) <= limit

@@ -269,10 +269,28 @@ class Accumulator:
             value = value.double()
             total = value.sum(dim=0)
             if quantity == "fisher":
-                batch, mean = value.shape[0], total / value.shape[0]
-                spread = (value - mean).square().sum(dim=0)
-                if count:
-                    shift = mean - self.sums["fisher"][block] / count
-                    spread = spread + shift.square() * (count * batch / (count + batch))
-                self.squares[block] += spread
+                spread = (value - total / value.shape[0]).square().sum(dim=0)
+                self._merge(block, count, value.shape[0], total, spread)
             self.sums[quantity][block] += total
+
+    def add_totals(
+        self,
+        block: slice,
+        count: int,
+        batch: int,
+        totals: Mapping[str, Tensor],
+        squares: Tensor | None,
+    ) -> None:
+        """Add sums [param] over a batch, and the sum of squares of "fisher" where it is asked."""
+        for quantity, total in totals.items():
+            if quantity == "fisher" and squares is not None:
+                spread = (squares - total.square() / batch).clamp(min=0)
+                self._merge(block, count, batch, total, spread)
+            self.sums[quantity][block] += total
+
+    def _merge(self, block, count, batch, total, spread):
+        """Add a batch's sum of squares about its mean to those about the mean of all."""
+        if count:
+            shift = total / batch - self.sums["fisher"][block] / count
+            spread = spread + shift.square() * (count * batch / (count + batch))
+        self.squares[block] += spread

@@ -25,6 +25,7 @@ from fimsym.engine.network import (
     check_outputs,
     differentiable_kernels,
 )
+from fimsym.engine.structured import Structured
 from fimsym.errors import ShapeError, SpecError, nearest
 from fimsym.families import Family
 from fimsym.families import family as family_of
@@ -103,6 +104,7 @@ class _Run:
         self.count = 0
         self.outputs = 0
         first, second = head.orders(asked)
+        self.structured = Structured(network, head, asked)
         self.first = Differentiator(network, "first") if first else None
         self.second = Differentiator(network, "second") if second else None
 
@@ -118,16 +120,20 @@ class _Run:
         h = check_outputs(self.network, inputs, self.count, self.head.minimum_outputs)
         self.head.check(h, self.count)
         check_examples_independent(self.network, inputs, h, self.count)
+        dropped = self.structured.keep_what_holds(inputs)
         if self.count == 0:
             check_differentiable(self.network, inputs)
-            self._start(h.shape[1])
+        if self.count == 0 or dropped:
+            self._start(self.outputs or h.shape[1])
         _check_width(h, self.outputs)
         if labels is not None:
             inputs_of.check_labels(labels, self.outputs, self.count, self.head.targets(h.shape[1]))
-        rows = min(rows for _, rows in self.chunks)
-        for start in range(0, inputs.shape[0], rows):
-            part = slice(start, start + rows)
-            for block in self.chunks[-1][0]:
+        for start in range(0, inputs.shape[0], self.rows):
+            part = slice(start, start + self.rows)
+            if self.structured.layers:
+                self.structured.add(inputs[part], self.count, self.sums)
+                advance(self.structured.size * len(h[part]))
+            for block in self.blocks:
                 self._add_block(block, inputs[part], h[part])
                 advance(block.size * len(h[part]))
             self.count += len(h[part])
@@ -135,12 +141,16 @@ class _Run:
     def _start(self, outputs: int) -> None:
         """Fix the number of outputs and the chunks."""
         self.outputs = outputs
-        self.chunks = []
-        if self.first:
-            width = self.head.width(self.network.dtype)
-            self.chunks.append(first_order_chunks(self.network, outputs, self.limit, width))
+        width = self.head.width(self.network.dtype)
+        ruled = self.structured.names
+        rest = [name for name in self.network.names if name not in ruled]
+        chunks = [([], self.structured.rows(outputs, self.limit, width))]
+        if self.first and rest:
+            chunks.append(first_order_chunks(self.network, rest, outputs, self.limit, width))
         if self.second:
-            self.chunks.append(second_order_chunks(self.network, outputs, self.limit))
+            chunks.append(second_order_chunks(self.network, outputs, self.limit))
+        self.blocks: list[Block] = chunks[-1][0]
+        self.rows: int = min(rows for _, rows in chunks)
 
     def _add_block(self, block: Block, inputs: Tensor, h: Tensor) -> None:
         at = (block, inputs, self.count, self.outputs)
@@ -160,6 +170,10 @@ class _Run:
             divisor = self.count - 1 if self.count > 1 else float("nan")
             spread = network.split((self.sums.squares / divisor).cpu())
         ways = {"first": self.first, "second": self.second}
+        taken = {order: way.way for order, way in ways.items() if way and self.blocks}
+        ruled = self.structured.names
+        if ruled:
+            taken["first"] = "; ".join(filter(None, ("rank-one rule", taken.get("first"))))
         return Analysis(
             family=self.head.spec.name,
             link=self.head.link,
@@ -169,8 +183,8 @@ class _Run:
             values=values,
             input_variance=spread,
             grouping=grouping,
-            roads=dict.fromkeys(network.names, "functional"),
-            ways={order: taken.way for order, taken in ways.items() if taken},
+            roads={n: "structured" if n in ruled else "functional" for n in network.names},
+            ways=taken,
             frozen=network.frozen,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 
 import torch
 
@@ -44,18 +45,19 @@ def budget(max_memory: int | str | None, device: torch.device) -> int:
 
 
 def first_order_chunks(
-    network: Network, outputs: int, limit: int, width: int
+    network: Network, names: Collection[str], outputs: int, limit: int, width: int
 ) -> tuple[list[Block], int]:
     """Return the parameter blocks and the number of inputs to take u of at a time.
 
     Args:
         network: Whose parameters they are.
+        names: The parameters to be cut into blocks.
         outputs: Number of outputs.
         limit: Budget in bytes.
         width: Bytes that an evaluator holds at once for each entry of u.
     """
     per_parameter = outputs * width
-    blocks = network.blocks(max(1, limit // per_parameter))
+    blocks = network.blocks(max(1, limit // per_parameter), names)
     largest = max(block.size for block in blocks)
     return blocks, max(1, min(1024, limit // (per_parameter * largest)))
 
@@ -70,7 +72,7 @@ def second_order_chunks(network: Network, outputs: int, limit: int) -> tuple[lis
     per_direction = outputs * tensor * network.theta.element_size() * _COPIES_OF_HESSIAN
     directions = max(1, limit // per_direction)
     size = min(directions, _LARGEST_CHUNK)
-    return network.blocks(size), max(1, min(_LARGEST_CHUNK, directions // size))
+    return network.blocks(size, network.names), max(1, min(_LARGEST_CHUNK, directions // size))
 
 
 def _free(device: torch.device) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -107,11 +107,15 @@ class Network:
         copied._fixed = {n: _cast(t, torch.float64) for n, t in self._fixed.items()}
         return copied
 
-    def blocks(self, limit: int) -> list[Block]:
-        """Cut the flat vector into blocks of at most `limit`, at tensor boundaries if possible."""
+    def blocks(self, limit: int, names: Collection[str]) -> list[Block]:
+        """Cut parameters into blocks of at most `limit`, at tensor boundaries if possible."""
         found: list[Block] = []
-        for start, stop in zip(self._starts, self._ends, strict=True):
-            if found and stop - found[-1].start <= limit:
+        for name, (start, stop) in zip(
+            self.names, zip(self._starts, self._ends, strict=True), strict=True
+        ):
+            if name not in names:
+                continue
+            if found and found[-1].stop == start and stop - found[-1].start <= limit:
                 found[-1] = Block(found[-1].start, stop)
                 continue
             found += [Block(a, min(a + limit, stop)) for a in range(start, stop, limit)]
@@ -124,6 +128,15 @@ class Network:
     def of_block(self, block: Block, values: Tensor, example: Tensor) -> Tensor:
         """Return h [output] of one input, with the parameters of `block` set to `values`."""
         return self._call(self._with(block, values), example.unsqueeze(0)).squeeze(0)
+
+    def of_blocks(self, blocks: list[Block], values: list[Tensor], inputs: Tensor) -> Tensor:
+        """Return h for a batch, with whole parameter tensors set to `values`."""
+        given = dict(zip(blocks, values, strict=True))
+        named = {
+            name: given.get(own, self.theta[own.start : own.stop]).reshape(self.shapes[name])
+            for name, own in self.parameters()
+        }
+        return self._call(named, inputs)
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Return a flat vector over parameters as a dict of tensors of their shapes."""

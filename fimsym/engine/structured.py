@@ -1,0 +1,228 @@
+"""The structured road: linear layers by the rank-one rule, without weight Jacobians.
+
+A linear layer used once per example, z = W a + b, has u(W_ij) = (∂h/∂z_i) a_j. So I of a
+weight is that of its neuron times a_j², and V₁ that of its neuron times a_j⁴: the closed
+forms are evaluated once per neuron, and one matrix product per quantity sums over inputs.
+
+Which layers are used once, and nowhere else, is not guessed: on one input of every batch
+the rule is compared with plain gradients in float64, and a layer where they differ is left
+to the functional road.
+
+Source: Soen & Sun (2024), section 5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fimsym.engine.analysis import Accumulator
+from fimsym.engine.head import Head
+from fimsym.engine.network import Block, Network
+
+_PROBES = 2
+_TOLERANCE = 1e-9
+_POWERS = {"fisher": 2, "variance_score_squared": 4}
+"""What is computed on this road, and its degree in u."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A linear layer and the ranges of its trainable parameters in the flat vector."""
+
+    name: str
+    module: nn.Linear
+    weight: Block | None
+    bias: Block | None
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The ranges of its trainable parameters."""
+        return tuple(block for block in (self.weight, self.bias) if block is not None)
+
+
+class Structured:
+    """Adds up I and V₁ of the linear layers that the rank-one rule holds for.
+
+    Args:
+        network: The network.
+        head: The law of the labels.
+        asked: The quantities to add up.
+    """
+
+    def __init__(self, network: Network, head: Head, asked: tuple[str, ...]):
+        self.network = network
+        self.head = head
+        self.asked = asked
+        self._double = network.double()
+        self.layers = _linear_layers(network) if set(asked) <= set(_POWERS) else []
+
+    @property
+    def names(self) -> set[str]:
+        """The parameters on this road."""
+        blocks = {block for layer in self.layers for block in layer.blocks}
+        return {name for name, block in self.network.parameters() if block in blocks}
+
+    @property
+    def size(self) -> int:
+        """Number of scalars on this road."""
+        return sum(block.size for layer in self.layers for block in layer.blocks)
+
+    def rows(self, outputs: int, limit: int, width: int) -> int:
+        """Return how many inputs fit into a budget of bytes."""
+        neurons = sum(layer.module.out_features for layer in self.layers)
+        return max(1, limit // max(1, outputs * neurons * width))
+
+    def keep_what_holds(self, inputs: Tensor) -> bool:
+        """Drop layers that the rule does not hold for on the first input; tell if any was."""
+        if not self.layers:
+            return False
+        kept: list[Layer] = []
+        example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
+        traced = _trace(self._double, self.layers, example)
+        if traced is not None:
+            h, taken = traced
+            usable = [layer for layer in self.layers if layer.name in taken]
+            kept = self._agreeing(usable, h, taken, example)
+        dropped = len(kept) < len(self.layers)
+        self.layers = kept
+        return dropped
+
+    def _agreeing(self, layers, h, taken, example):
+        if not layers:
+            return []
+        blocks = [block for layer in layers for block in layer.blocks]
+        theta = self._double.theta
+        leaves = [theta[b.start : b.stop].clone().requires_grad_() for b in blocks]
+        plain = self._double.of_blocks(blocks, leaves, example)
+        # The rule is linear in the output's weights: random ones see every output at once.
+        generator = torch.Generator().manual_seed(0)
+        weights = torch.randn(_PROBES, h.shape[1], generator=generator, dtype=h.dtype).to(h.device)
+        wrong: set[Block] = set()
+        for weight in weights:
+            truth = _gradients(plain[0] @ weight, leaves)
+            slopes = _gradients(h[0] @ weight, [taken[layer.name].shift for layer in layers])
+            ruled = [
+                gradient
+                for layer, slope in zip(layers, slopes, strict=True)
+                for gradient in _by_rule(layer, slope, taken[layer.name].inputs)
+            ]
+            for block, one, other in zip(blocks, ruled, truth, strict=True):
+                size = other.abs().max().clamp(min=torch.finfo(other.dtype).tiny)
+                if not bool((one - other).abs().max() <= _TOLERANCE * size):
+                    wrong.add(block)
+        return [layer for layer in layers if not wrong & set(layer.blocks)]
+
+    def add(self, inputs: Tensor, count: int, sums: Accumulator) -> None:
+        """Add the quantities of a batch of inputs, with `count` inputs already added."""
+        traced = _trace(self.network, self.layers, inputs)
+        if traced is None:
+            raise RuntimeError("a layer left the batch between two forward passes")
+        h, taken = traced
+        shifts = [taken[layer.name].shift for layer in self.layers]
+        rows = [
+            _gradients(h[:, output].sum(), shifts, retain=output + 1 < h.shape[1])
+            for output in range(h.shape[1])
+        ]
+        h = h.detach()
+        for place, layer in enumerate(self.layers):
+            slopes = torch.stack([row[place] for row in rows], dim=1)
+            values = self.head.values(self.asked, h, slopes, None)
+            self._add_layer(layer, values, taken[layer.name].inputs, count, sums)
+
+    def _add_layer(self, layer, values, inputs, count, sums):
+        """Sum value · a^degree over the batch: one matrix product for each quantity."""
+        ones = inputs.new_ones(inputs.shape[0], 1)
+        for block, features in ((layer.weight, inputs), (layer.bias, ones)):
+            if block is None:
+                continue
+            features = features.double()
+            totals, squares = {}, None
+            for quantity, value in values.items():
+                value = value.double()
+                totals[quantity] = (value.T @ features ** _POWERS[quantity]).flatten()
+                if quantity == "fisher":
+                    squares = (value.square().T @ features**4).flatten()
+            where = slice(block.start, block.stop)
+            sums.add_totals(where, count, inputs.shape[0], totals, squares)
+
+
+@dataclasses.dataclass
+class _Taken:
+    """What a forward pass saw of a layer: its inputs, and a zero added to its outputs."""
+
+    inputs: Tensor
+    shift: Tensor
+
+
+def _linear_layers(network: Network) -> list[Layer]:
+    blocks = dict(network.parameters())
+    found = []
+    for name, module in network.model.named_modules():
+        if type(module) is not nn.Linear:
+            continue
+        prefix = f"{name}." if name else ""
+        layer = Layer(name, module, blocks.get(f"{prefix}weight"), blocks.get(f"{prefix}bias"))
+        if layer.blocks:
+            found.append(layer)
+    return found
+
+
+def _trace(
+    network: Network, layers: list[Layer], inputs: Tensor
+) -> tuple[Tensor, dict[str, _Taken]] | None:
+    """Run the network, shifting every layer's output by a zero that has a gradient.
+
+    A layer that is called twice, or not once per example, is left out; None if no output
+    depends on a layer.
+    """
+    taken: dict[str, _Taken] = {}
+    calls: dict[str, int] = {}
+    names = {id(layer.module): layer.name for layer in layers}
+
+    def shifted(module, arguments, output):
+        name = names[id(module)]
+        calls[name] = calls.get(name, 0) + 1
+        (given,) = arguments
+        if calls[name] > 1 or output.ndim != 2 or output.shape[0] != inputs.shape[0]:
+            taken.pop(name, None)
+            return None
+        taken[name] = _Taken(given.detach(), torch.zeros_like(output, requires_grad=True))
+        return output + taken[name].shift
+
+    with _hooked([layer.module for layer in layers], shifted), torch.enable_grad():
+        h = network.forward(inputs)
+    return (h, taken) if h.requires_grad else None
+
+
+@contextlib.contextmanager
+def _hooked(modules: list[nn.Linear], hook) -> Iterator[None]:
+    """Register a forward hook for the time being."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _by_rule(layer: Layer, slope: Tensor, inputs: Tensor) -> list[Tensor]:
+    """Return the gradient of one output of one example by the rank-one rule, flattened."""
+    found = []
+    if layer.weight is not None:
+        found.append((slope[0, :, None] * inputs[0]).flatten())
+    if layer.bias is not None:
+        found.append(slope[0])
+    return found
+
+
+def _gradients(value: Tensor, leaves: list[Tensor], retain: bool = True) -> list[Tensor]:
+    return list(
+        torch.autograd.grad(
+            value, leaves, retain_graph=retain, allow_unused=True, materialize_grads=True
+        )
+    )

@@ -1,0 +1,155 @@
+"""The structured road: which layers it takes, and that it equals the functional road."""
+
+import pytest
+import torch
+from torch import nn
+
+import fimsym
+from fimsym.engine import structured
+from tests.networks import build
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(4, 6), nn.LayerNorm(6)
+        self.inner, self.last = nn.Linear(6, 6), nn.Linear(6, 3, bias=False)
+
+    def forward(self, x):
+        z = self.first(x)
+        return self.last(z + torch.tanh(self.inner(self.norm(z))))
+
+
+class Twice(nn.Module):
+    """One layer used twice, one once, one whose weight also enters elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.once, self.leaked = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.twice(torch.tanh(self.twice(x))))
+        return self.leaked(torch.tanh(self.once(x))) + self.leaked.weight.square().sum()
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x):
+        return self.decode(torch.sigmoid(self.encode(x)))
+
+
+class Pixels(nn.Module):
+    """A convolution, a linear layer over positions, and one over the whole example."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.each, self.whole = nn.Conv1d(1, 2, 2), nn.Linear(3, 2), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.whole(torch.tanh(self.each(torch.tanh(self.conv(x.unsqueeze(1))))).flatten(1))
+
+
+class Switching(nn.Module):
+    """Uses its layer twice for some inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        z = torch.tanh(self.inner(x))
+        if bool((x[:, 0] > 2).any()):
+            z = torch.tanh(self.inner(z))
+        return self.outer(z)
+
+
+CASES = {
+    "residual": (Residual, {"first", "inner", "last"}),
+    "twice": (Twice, {"once"}),
+    "tied": (Tied, set()),
+    "pixels": (Pixels, {"whole"}),
+}
+
+
+def inputs(count=6):
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def both(model, data, monkeypatch, **options):
+    """Return the analysis by both roads, and by the functional road alone."""
+    given = {"family": "categorical", "progress": False, **options}
+    taken = fimsym.analyze(model, data, **given)
+    monkeypatch.setattr(structured, "_linear_layers", lambda network: [])
+    return taken, fimsym.analyze(model, data, **given)
+
+
+def assert_same(one, other):
+    for quantity in one.values:
+        for name, value in one.values[quantity].items():
+            torch.testing.assert_close(value, other.values[quantity][name], rtol=1e-11, atol=1e-18)
+    for name, value in one.input_variance.items():
+        torch.testing.assert_close(value, other.input_variance[name], rtol=1e-8, atol=1e-16)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_takes_layers_used_once_and_equals_the_functional_road(name, monkeypatch):
+    make, layers = CASES[name]
+    model = build(make).double()
+    taken, alone = both(model, inputs(), monkeypatch)
+    on_road = {n.rpartition(".")[0] for n, road in taken.roads.items() if road == "structured"}
+    assert on_road - {"decode", "encode"} == layers
+    assert taken.roads.get("encode.weight", "functional") == "functional"
+    assert set(alone.roads.values()) == {"functional"}
+    assert_same(taken, alone)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("family", ["gamma", "poisson", "gaussian_mean_variance", "bernoulli"])
+def test_links_and_families(family, monkeypatch):
+    link = {"gamma": "log_shape_log_rate", "gaussian_mean_variance": "mean_log_variance"}
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+    assert_same(*both(model, inputs(), monkeypatch, family=family, link=link.get(family)))
+
+
+def test_batches_chunks_and_frozen_parameters(monkeypatch):
+    model = build(Residual).double()
+    model.first.weight.requires_grad_(False)
+    data = inputs(23)
+    batches = [data[:10], data[10:20], data[20:]]
+    taken, alone = both(model, batches, monkeypatch, max_memory="20kB")
+    assert taken.inputs == 23
+    assert "first.weight" not in taken.roads
+    assert taken.roads["first.bias"] == "structured"
+    assert_same(taken, alone)
+
+
+def test_a_layer_that_changes_its_use_is_left_to_the_functional_road(monkeypatch):
+    model = build(Switching).double()
+    data = inputs(4)
+    other = data.clone()
+    other[:, 0] += 10
+    taken, alone = both(model, [data, other], monkeypatch)
+    assert taken.roads["inner.weight"] == "functional"
+    assert taken.roads["outer.weight"] == "structured"
+    assert_same(taken, alone)
+
+
+def test_a_wrong_rule_is_noticed(monkeypatch):
+    """A rule scaled by 1 + 1e-6 agrees with no layer, so that none is taken."""
+    rule = structured._by_rule
+    monkeypatch.setattr(
+        structured, "_by_rule", lambda *given: [x * (1 + 1e-6) for x in rule(*given)]
+    )
+    model = build(Residual).double()
+    result = fimsym.analyze(model, inputs(), "categorical", progress=False)
+    assert set(result.roads.values()) == {"functional"}
+
+
+def test_second_derivatives_take_the_functional_road():
+    model = build(Residual).double()
+    result = fimsym.analyze(model, inputs(), "categorical", quantities="all", progress=False)
+    assert set(result.roads.values()) == {"functional"}
