@@ -263,7 +263,7 @@ def test_what_was_not_asked_for_says_so(monkeypatch):
     def refuse(*_):
         raise AssertionError("a second derivative was taken")
 
-    monkeypatch.setattr(sys.modules["fimsym.engine.derivatives"], "_curvatures_along", refuse)
+    monkeypatch.setattr(sys.modules["fimsym.engine.derivatives"], "curvatures_along", refuse)
     got = fimsym.analyze(build(lambda: mlp(4, 6, 3)), inputs(5, 4), "categorical")
     with pytest.raises(UnsupportedError, match=r"covariance was not computed.*quantities="):
         _ = got.covariance

@@ -147,8 +147,8 @@ class _Run:
         chunks = [([], self.structured.rows(outputs, self.limit, width))]
         if self.first and rest:
             chunks.append(first_order_chunks(self.network, rest, outputs, self.limit, width))
-        if self.second:
-            chunks.append(second_order_chunks(self.network, outputs, self.limit))
+        if self.second and rest:
+            chunks.append(second_order_chunks(self.network, rest, outputs, self.limit))
         self.blocks: list[Block] = chunks[-1][0]
         self.rows: int = min(rows for _, rows in chunks)
 
@@ -173,7 +173,9 @@ class _Run:
         taken = {order: way.way for order, way in ways.items() if way and self.blocks}
         ruled = self.structured.names
         if ruled:
-            taken["first"] = "; ".join(filter(None, ("rank-one rule", taken.get("first"))))
+            for order, way in ways.items():
+                if way:
+                    taken[order] = "; ".join(filter(None, ("rank-one rule", taken.get(order))))
         return Analysis(
             family=self.head.spec.name,
             link=self.head.link,

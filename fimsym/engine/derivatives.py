@@ -66,7 +66,7 @@ def hessian_by_loop(network: Network, block: Block, inputs: Tensor) -> Tensor:
     positions = range(block.size)
     return torch.stack(
         [
-            torch.stack([_curvatures_along(network, block, example, e, positions) for e in outputs])
+            torch.stack([curvatures_along(network, block, example, e, positions) for e in outputs])
             for example in inputs
         ]
     ).detach()
@@ -96,7 +96,7 @@ class Differentiator:
         self._network = network
         self._double = network.double()
         self._ways = list(FIRST if order == "first" else SECOND)
-        self._truth = _gradient_along if order == "first" else _curvatures_along
+        self._truth = _gradient_along if order == "first" else curvatures_along
         self._largest = torch.zeros((), dtype=torch.float64, device=network.device)
         self._generator = torch.Generator().manual_seed(0)
         self._failures: list[str] = []
@@ -241,7 +241,7 @@ def _gradient_along(network, block, example, along, positions) -> Tensor:
     return _gradient(network.of_block(block, theta, example) @ along, theta)
 
 
-def _curvatures_along(network, block, example, along, positions) -> Tensor:
+def curvatures_along(network, block, example, along, positions) -> Tensor:
     """Return ∂²⟨r, h⟩/∂θ_i² for the given positions of the block, [position].
 
     Raises:

@@ -62,7 +62,9 @@ def first_order_chunks(
     return blocks, max(1, min(1024, limit // (per_parameter * largest)))
 
 
-def second_order_chunks(network: Network, outputs: int, limit: int) -> tuple[list[Block], int]:
+def second_order_chunks(
+    network: Network, names: Collection[str], outputs: int, limit: int
+) -> tuple[list[Block], int]:
     """Return the parameter blocks and the number of inputs to take v of at a time.
 
     Every direction of a block costs the gradient of each output with respect to the whole
@@ -72,7 +74,7 @@ def second_order_chunks(network: Network, outputs: int, limit: int) -> tuple[lis
     per_direction = outputs * tensor * network.theta.element_size() * _COPIES_OF_HESSIAN
     directions = max(1, limit // per_direction)
     size = min(directions, _LARGEST_CHUNK)
-    return network.blocks(size, network.names), max(1, min(_LARGEST_CHUNK, directions // size))
+    return network.blocks(size, names), max(1, min(_LARGEST_CHUNK, directions // size))
 
 
 def _free(device: torch.device) -> int:

@@ -1,8 +1,9 @@
 """The structured road: linear layers by the rank-one rule, without weight Jacobians.
 
-A linear layer used once per example, z = W a + b, has u(W_ij) = (∂h/∂z_i) a_j. So I of a
-weight is that of its neuron times a_j², and V₁ that of its neuron times a_j⁴: the closed
-forms are evaluated once per neuron, and one matrix product per quantity sums over inputs.
+A linear layer used once per example, z = W a + b, has u(W_ij) = (∂h/∂z_i) a_j and
+v(W_ij) = (∂²h/∂z_i²) a_j². So I of a weight is that of its neuron times a_j², and V₁, V₂ and
+Cov(Î₁, Î₂) those of its neuron times a_j⁴: the closed forms are evaluated once per neuron,
+and one matrix product per quantity sums over inputs.
 
 Which layers are used once, and nowhere else, is not guessed: on one input of every batch
 the rule is compared with plain gradients in float64, and a layer where they differ is left
@@ -21,13 +22,19 @@ import torch
 from torch import Tensor, nn
 
 from fimsym.engine.analysis import Accumulator
+from fimsym.engine.derivatives import curvatures_along
 from fimsym.engine.head import Head
 from fimsym.engine.network import Block, Network
 
 _PROBES = 2
 _TOLERANCE = 1e-9
-_POWERS = {"fisher": 2, "variance_score_squared": 4}
-"""What is computed on this road, and its degree in u."""
+_POWERS = {
+    "fisher": 2,
+    "variance_score_squared": 4,
+    "variance_negative_hessian": 4,
+    "covariance": 4,
+}
+"""Degree of every quantity in u, of which v counts two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +66,9 @@ class Structured:
         self.head = head
         self.asked = asked
         self._double = network.double()
-        self.layers = _linear_layers(network) if set(asked) <= set(_POWERS) else []
+        self.layers = _linear_layers(network)
+        _, self._second = head.orders(asked)
+        self._limit = 0
 
     @property
     def names(self) -> set[str]:
@@ -74,8 +83,9 @@ class Structured:
 
     def rows(self, outputs: int, limit: int, width: int) -> int:
         """Return how many inputs fit into a budget of bytes."""
+        self._limit = limit
         neurons = sum(layer.module.out_features for layer in self.layers)
-        return max(1, limit // max(1, outputs * neurons * width))
+        return max(1, limit // max(1, outputs * neurons * width * (1 + self._second)))
 
     def keep_what_holds(self, inputs: Tensor) -> bool:
         """Drop layers that the rule does not hold for on the first input; tell if any was."""
@@ -83,11 +93,15 @@ class Structured:
             return False
         kept: list[Layer] = []
         example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
-        traced = _trace(self._double, self.layers, example)
-        if traced is not None:
-            h, taken = traced
-            usable = [layer for layer in self.layers if layer.name in taken]
-            kept = self._agreeing(usable, h, taken, example)
+        self._example = example[0]
+        try:
+            traced = _trace(self._double, self.layers, example)
+            if traced is not None:
+                h, taken = traced
+                usable = [layer for layer in self.layers if layer.name in taken]
+                kept = self._agreeing(usable, h, taken, example)
+        except (RuntimeError, NotImplementedError):
+            kept = []  # the functional road says what such a model lacks
         dropped = len(kept) < len(self.layers)
         self.layers = kept
         return dropped
@@ -115,7 +129,30 @@ class Structured:
                 size = other.abs().max().clamp(min=torch.finfo(other.dtype).tiny)
                 if not bool((one - other).abs().max() <= _TOLERANCE * size):
                     wrong.add(block)
-        return [layer for layer in layers if not wrong & set(layer.blocks)]
+        agreeing = [layer for layer in layers if not wrong & set(layer.blocks)]
+        if not self._second:
+            return agreeing
+        return [x for x in agreeing if self._curvature_agrees(x, h, taken[x.name], weights[0])]
+
+    def _curvature_agrees(self, layer, h, taken, weight):
+        """Compare v of one parameter of each tensor with double backward."""
+        (slope,) = _gradients(h[0] @ weight, [taken.shift], create=True)
+        neuron = int(slope.detach()[0].abs().argmax())
+        feature = int(taken.inputs[0].abs().argmax())
+        curvature = _along(slope, taken.shift, neuron)[0]
+        places = {"weight": neuron * layer.module.in_features + feature, "bias": neuron}
+        factors = {"weight": taken.inputs[0, feature].square(), "bias": 1.0}
+        for kind, place in places.items():
+            block = getattr(layer, kind)
+            if block is None:
+                continue
+            example = self._example
+            (truth,) = curvatures_along(self._double, block, example, weight, [place])
+            ruled = curvature * factors[kind]
+            size = slope.detach().abs().max() + truth.abs()
+            if not bool((ruled - truth).abs() <= _TOLERANCE * size):
+                return False
+        return True
 
     def add(self, inputs: Tensor, count: int, sums: Accumulator) -> None:
         """Add the quantities of a batch of inputs, with `count` inputs already added."""
@@ -125,14 +162,50 @@ class Structured:
         h, taken = traced
         shifts = [taken[layer.name].shift for layer in self.layers]
         rows = [
-            _gradients(h[:, output].sum(), shifts, retain=output + 1 < h.shape[1])
+            _gradients(h[:, output].sum(), shifts, create=self._second)
             for output in range(h.shape[1])
         ]
-        h = h.detach()
         for place, layer in enumerate(self.layers):
-            slopes = torch.stack([row[place] for row in rows], dim=1)
-            values = self.head.values(self.asked, h, slopes, None)
+            slopes = torch.stack([row[place].detach() for row in rows], dim=1)
+            curvatures = None
+            if self._second:
+                found = [self._diagonal(row[place], shifts[place]) for row in rows]
+                curvatures = torch.stack(found, dim=1)
+            values = self.head.values(self.asked, h.detach(), slopes, curvatures)
             self._add_layer(layer, values, taken[layer.name].inputs, count, sums)
+
+    def _diagonal(self, slope: Tensor, shift: Tensor) -> Tensor:
+        """Return ∂slope_i/∂z_i of every example and neuron, [batch, neuron].
+
+        Many neurons share a batched backward pass; one of them is compared with a plain
+        one, and where they differ every neuron gets its own.
+        """
+        if not slope.requires_grad:
+            return torch.zeros_like(shift)
+        batch, neurons = shift.shape
+        width = max(1, self._limit // (8 * batch * neurons * shift.element_size()))
+        found = []
+        for start in range(0, neurons, width):
+            places = torch.arange(start, min(start + width, neurons), device=shift.device)
+            directions = shift.new_zeros(len(places), batch, neurons)
+            directions[torch.arange(len(places), device=shift.device), :, places] = 1
+            (rows,) = torch.autograd.grad(
+                slope,
+                shift,
+                directions,
+                retain_graph=True,
+                is_grads_batched=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            found.append(rows[torch.arange(len(places), device=shift.device), :, places].T)
+        diagonal = torch.cat(found, dim=1).detach()
+        probe = int(diagonal[0].abs().argmax())
+        plain = _along(slope, shift, probe)
+        size = plain.abs().max() + torch.finfo(plain.dtype).tiny
+        if bool((diagonal[:, probe] - plain).abs().max() <= 1e-4 * size):
+            return diagonal
+        return torch.stack([_along(slope, shift, neuron) for neuron in range(neurons)], dim=1)
 
     def _add_layer(self, layer, values, inputs, count, sums):
         """Sum value · a^degree over the batch: one matrix product for each quantity."""
@@ -187,11 +260,12 @@ def _trace(
     def shifted(module, arguments, output):
         name = names[id(module)]
         calls[name] = calls.get(name, 0) + 1
-        (given,) = arguments
-        if calls[name] > 1 or output.ndim != 2 or output.shape[0] != inputs.shape[0]:
+        once = calls[name] == 1 and len(arguments) == 1
+        if not once or output.ndim != 2 or output.shape[0] != inputs.shape[0]:
             taken.pop(name, None)
             return None
-        taken[name] = _Taken(given.detach(), torch.zeros_like(output, requires_grad=True))
+        shift = torch.zeros_like(output, requires_grad=True)
+        taken[name] = _Taken(arguments[0].detach(), shift)
         return output + taken[name].shift
 
     with _hooked([layer.module for layer in layers], shifted), torch.enable_grad():
@@ -220,9 +294,22 @@ def _by_rule(layer: Layer, slope: Tensor, inputs: Tensor) -> list[Tensor]:
     return found
 
 
-def _gradients(value: Tensor, leaves: list[Tensor], retain: bool = True) -> list[Tensor]:
+def _gradients(value: Tensor, leaves: list[Tensor], create: bool = False) -> list[Tensor]:
     return list(
         torch.autograd.grad(
-            value, leaves, retain_graph=retain, allow_unused=True, materialize_grads=True
+            value,
+            leaves,
+            retain_graph=True,
+            create_graph=create,
+            allow_unused=True,
+            materialize_grads=True,
         )
     )
+
+
+def _along(slope: Tensor, shift: Tensor, neuron: int) -> Tensor:
+    """Return ∂slope_i/∂z_i of one neuron, [batch]; examples do not depend on each other."""
+    if not slope.requires_grad:
+        return torch.zeros_like(shift[:, 0])
+    (row,) = _gradients(slope[:, neuron].sum(), [shift])
+    return row[:, neuron].detach()
