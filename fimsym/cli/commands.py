@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from fimsym import __version__
+from fimsym.cli.analyze import analyze_command
 from fimsym.errors import FimsymError, SpecError
 
 
@@ -43,6 +44,9 @@ def main() -> None:
 
     Exit status: 0 agreed or done, 1 disagreed, 2 bad input.
     """
+
+
+main.add_command(analyze_command)
 
 
 @main.command("families")

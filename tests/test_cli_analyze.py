@@ -1,0 +1,131 @@
+"""`fimsym analyze`: models, weights and data from files."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+from torch import nn
+
+import fimsym
+from fimsym.cli import main
+
+SOURCE = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+
+def broken():
+    raise ValueError("no data here")
+
+number = 3
+ready = make()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "my_nets.py").write_text(SOURCE)
+    inputs = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", inputs=inputs, labels=np.array([0, 1, 2, 0, 1, 2, 0]))
+    np.save(tmp_path / "data.npy", inputs)
+    np.savetxt(tmp_path / "data.csv", inputs, delimiter=",", header="a,b,c,d")
+    torch.save({"x": torch.from_numpy(inputs)}, tmp_path / "data.pt")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["analyze", *map(str, arguments)])
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("data", ["data.npz", "data.npy", "data.csv", "data.pt"])
+def test_every_kind_of_file_gives_the_call_in_python(folder, data):
+    shown = run("--model", "my_nets:make", "--data", data, "--family", "categorical", "--json")
+    assert shown.exit_code == 0, shown.output
+    record = json.loads(shown.output)
+    expected = fimsym.analyze(network(), np.load("data.npy"), "categorical", progress=False)
+    for group, row in zip(expected.groups, record["groups"], strict=True):
+        assert row["fisher"] == pytest.approx(group.sums["fisher"], rel=1e-5)
+    assert record["inputs"] == 7
+
+
+def test_weights_link_constants_and_output(folder):
+    model = network()
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    save_file(model.state_dict(), "weights.safetensors")
+    torch.save(model.state_dict(), "weights.pt")
+    expected = fimsym.analyze(
+        model, np.load("data.npy"), "gaussian", "mean", sigma=0.5, quantities="all", progress=False
+    )
+    for weights in ("weights.safetensors", "weights.pt"):
+        shown = run(
+            "--model", "my_nets:make", "--weights", weights, "--data", "data.npz", "--quantities",
+            "all", "--family", "gaussian", "--link", "mean", "--constant", "sigma=0.5",
+            "--output", "out.safetensors",
+        )  # fmt: skip
+        # Labels of the file are classes, which do not fit three Gaussian outputs.
+        assert shown.exit_code == 2
+        assert "expected 3 column(s)" in shown.output
+        shown = run(
+            "--model", "my_nets:ready", "--weights", weights, "--data", "data.npy", "--quantities",
+            "all", "--family", "gaussian", "--link", "mean", "--constant", "sigma=0.5",
+            "--output", "out.safetensors",
+        )  # fmt: skip
+        assert shown.exit_code == 0, shown.output
+        assert "wrote out.safetensors" in shown.output
+        found = fimsym.Analysis.load("out.safetensors")
+        torch.testing.assert_close(found.fisher["0.weight"], expected.fisher["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--model": "my_nets"}, "package.module:factory"),
+        ({"--model": "my_net:make"}, "cannot import 'my_net'"),
+        ({"--model": "my_nets:mak"}, "Did you mean 'make'"),
+        ({"--model": "my_nets:broken"}, "no data here"),
+        ({"--model": "my_nets:number"}, "without arguments failed"),
+        ({"--family": "categoricl"}, "Did you mean 'categorical'"),
+        ({"--link": "probit"}, "not a link of categorical"),
+        ({"--constant": "sigma"}, "--constant NAME=VALUE"),
+        ({"--data": "missing.npz"}, "cannot read missing.npz"),
+        ({"--data": "nan.npy"}, "rows 2 are not"),
+        ({"--data": "text.npz"}, "cannot read text.npz"),
+        ({"--weights": "evil.pt"}, "cannot read tensors from evil.pt"),
+        ({"--weights": "other.pt"}, "do not fit the model"),
+        ({"--quantities": "fischer"}, "fisher"),
+        ({"--output": "missing/out.safetensors"}, "no folder missing"),
+    ],
+)
+def test_mistakes_exit_with_2_and_no_traceback(folder, change, message):
+    bad = np.load("data.npy")
+    bad[2, 1] = np.nan
+    np.save("nan.npy", bad)
+    (folder / "text.npz").write_text("no archive")
+    torch.save({"0.weight": torch.ones(2, 2)}, "other.pt")
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(folder / "planted"), "w"))
+
+    (folder / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    options = {"--model": "my_nets:make", "--data": "data.npz", "--family": "categorical", **change}
+    shown = run(*[part for pair in options.items() for part in pair])
+    assert shown.exit_code == 2, shown.output
+    assert message in shown.output
+    assert "Traceback" not in shown.output
+    assert not (folder / "planted").exists()
