@@ -181,3 +181,103 @@ def test_batched_backward_passes_are_not_trusted(monkeypatch):
     for count in (1, 3, 5):
         with monkeypatch.context() as patch:
             assert_same(*both(model.double(), inputs(count), patch, quantities="all"))
+
+
+class Mixing(torch.autograd.Function):
+    """The identity, whose backward pass mixes the inputs of a batch."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        return gradients[0] / gradients[0].norm()
+
+
+class Around(nn.Module):
+    """Two layers and a way to run them that some input or row makes a trap."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.a, self.b, self.run = nn.Linear(4, 5), nn.Linear(5, 3), run
+
+    def forward(self, x):
+        return self.run(self.a, self.b, x)
+
+
+def by_order(a, b, x):
+    order = x[:, 0].argsort()
+    return b(a(x[order]).tanh())[order.argsort()]
+
+
+def gated(a, b, x):
+    z = a(x).tanh()
+    return b(z + x[:, :1].relu() * nn.functional.linear(x, a.weight))
+
+
+def experts(a, b, x):
+    picked = x[:, 0] > 0
+    z = x.new_zeros(len(x), 5)
+    return b(z.index_put((picked.nonzero().flatten(),), a(x[picked])).tanh())
+
+
+TRAPS = {
+    "reversed": lambda a, b, x: b(a(x.flip(0)).tanh()).flip(0),
+    "reversed within": lambda a, b, x: b(a(x.flip(0)).tanh().flip(0)),
+    "sorted": by_order,
+    "gated": gated,
+    "experts": experts,
+    "one by one": lambda a, b, x: torch.cat([b(a(row).tanh()) for row in x.split(1)]),
+    "curved elsewhere": lambda a, b, x: (
+        b(a(x).tanh()) + (a.weight - a.weight.detach()).square()[1, :3] * x[:, :3]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_traps_equal_the_functional_road(name, monkeypatch):
+    data = inputs(7)
+    data[0, 0] = -1.0  # no gate is open, no expert is picked for the first input
+    model = build(lambda: Around(TRAPS[name]))
+    assert_same(*both(model, data, monkeypatch, quantities="all"))
+
+
+@pytest.mark.parametrize("how", ["hook", "forward"])
+def test_outputs_changed_behind_the_layer(how, monkeypatch):
+    model = build(lambda: Around(lambda a, b, x: b(a(x).tanh())))
+    plain = model.a.forward
+    if how == "hook":
+        model.a.register_forward_hook(lambda module, given, output: output.clamp(-0.5, 0.5))
+    else:
+        model.a.forward = lambda x: plain(x).clamp(-0.5, 0.5)
+    data = inputs(7)
+    data[0] *= 1e-3
+    taken, alone = both(model, data, monkeypatch, quantities="all")
+    assert taken.roads["a.weight"] == "functional"
+    assert_same(taken, alone)
+
+
+def test_backward_passes_that_mix_inputs_are_not_taken():
+    model = build(lambda: Around(lambda a, b, x: b(Mixing.apply(a(x).tanh()))))
+    with pytest.raises(fimsym.UnsupportedError):
+        fimsym.analyze(model, inputs(7), "categorical", progress=False)
+
+
+def test_input_variance_does_not_cancel(monkeypatch):
+    data = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    data[:, 0] = 1e6
+    model = build(lambda: nn.Linear(4, 2))
+    taken, alone = both(model, data, monkeypatch, family="gaussian", sigma=0.7)
+    for name, value in alone.input_variance.items():
+        size = alone.fisher[name].square()
+        assert bool(((taken.input_variance[name] - value).abs() <= 1e-14 * size + 1e-12).all())
+
+
+def test_input_variance_of_nearly_equal_inputs():
+    noise = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    model = build(lambda: Around(lambda a, b, x: b(a(x).tanh())))
+    taken = fimsym.analyze(model, 1 + 1e-9 * noise, "categorical", progress=False)
+    assert set(taken.roads.values()) == {"structured"}
+    assert float(taken.input_variance["b.bias"].min()) > 0
+    assert float(taken.input_variance["b.bias"].max()) < 1e-17

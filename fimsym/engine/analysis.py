@@ -279,12 +279,11 @@ class Accumulator:
         count: int,
         batch: int,
         totals: Mapping[str, Tensor],
-        squares: Tensor | None,
+        spread: Tensor | None,
     ) -> None:
-        """Add sums [param] over a batch, and the sum of squares of "fisher" where it is asked."""
+        """Add sums [param] over a batch, and that of squares of "fisher" about its mean."""
         for quantity, total in totals.items():
-            if quantity == "fisher" and squares is not None:
-                spread = (squares - total.square() / batch).clamp(min=0)
+            if quantity == "fisher" and spread is not None:
                 self._merge(block, count, batch, total, spread)
             self.sums[quantity][block] += total
 

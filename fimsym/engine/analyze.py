@@ -120,23 +120,28 @@ class _Run:
         h = check_outputs(self.network, inputs, self.count, self.head.minimum_outputs)
         self.head.check(h, self.count)
         check_examples_independent(self.network, inputs, h, self.count)
-        dropped = self.structured.keep_what_holds(inputs)
         if self.count == 0:
             check_differentiable(self.network, inputs)
-        if self.count == 0 or dropped:
-            self._start(self.outputs or h.shape[1])
+            self._start(h.shape[1])
         _check_width(h, self.outputs)
         if labels is not None:
             inputs_of.check_labels(labels, self.outputs, self.count, self.head.targets(h.shape[1]))
-        for start in range(0, inputs.shape[0], self.rows):
+        start = 0
+        while start < inputs.shape[0]:
             part = slice(start, start + self.rows)
+            if self.structured.keep_what_holds(inputs[part]):
+                self._start(self.outputs)
+                continue
             if self.structured.layers:
-                self.structured.add(inputs[part], self.count, self.sums)
+                if not self.structured.add(inputs[part], self.count, self.sums):
+                    self._start(self.outputs)
+                    continue
                 advance(self.structured.size * len(h[part]))
             for block in self.blocks:
                 self._add_block(block, inputs[part], h[part])
                 advance(block.size * len(h[part]))
             self.count += len(h[part])
+            start += len(h[part])
 
     def _start(self, outputs: int) -> None:
         """Fix the number of outputs and the chunks."""

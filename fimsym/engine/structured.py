@@ -5,9 +5,9 @@ v(W_ij) = (∂²h/∂z_i²) a_j². So I of a weight is that of its neuron times 
 Cov(Î₁, Î₂) those of its neuron times a_j⁴: the closed forms are evaluated once per neuron,
 and one matrix product per quantity sums over inputs.
 
-Which layers are used once, and nowhere else, is not guessed: on one input of every batch
-the rule is compared with plain gradients in float64, and a layer where they differ is left
-to the functional road.
+Which layers are used once, and nowhere else, is not guessed: on every chunk of inputs the
+rule is compared with plain gradients in float64, and a layer where they differ is left to
+the functional road.
 
 Source: Soen & Sun (2024), section 5.
 """
@@ -22,11 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from fimsym.engine.analysis import Accumulator
-from fimsym.engine.derivatives import curvatures_along
 from fimsym.engine.head import Head
 from fimsym.engine.network import Block, Network
 
-_PROBES = 2
 _TOLERANCE = 1e-9
 _POWERS = {
     "fisher": 2,
@@ -85,81 +83,75 @@ class Structured:
         """Return how many inputs fit into a budget of bytes."""
         self._limit = limit
         neurons = sum(layer.module.out_features for layer in self.layers)
-        return max(1, limit // max(1, outputs * neurons * width * (1 + self._second)))
+        features = sum(layer.module.in_features for layer in self.layers)
+        size = outputs * neurons * width * (1 + self._second) + 32 * features
+        return max(1, limit // max(1, size))
 
     def keep_what_holds(self, inputs: Tensor) -> bool:
-        """Drop layers that the rule does not hold for on the first input; tell if any was."""
+        """Drop the layers that the rule does not hold for on these inputs; tell if any was."""
         if not self.layers:
             return False
         kept: list[Layer] = []
-        example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
-        self._example = example[0]
+        inputs = inputs.double() if inputs.is_floating_point() else inputs
         try:
-            traced = _trace(self._double, self.layers, example)
+            traced = _trace(self._double, self.layers, inputs)
             if traced is not None:
                 h, taken = traced
                 usable = [layer for layer in self.layers if layer.name in taken]
-                kept = self._agreeing(usable, h, taken, example)
+                kept = self._agreeing(usable, h, taken, inputs)
         except (RuntimeError, NotImplementedError):
             kept = []  # the functional road says what such a model lacks
         dropped = len(kept) < len(self.layers)
         self.layers = kept
         return dropped
 
-    def _agreeing(self, layers, h, taken, example):
+    def _agreeing(self, layers, h, taken, inputs):
+        """Compare the rule with plain gradients of Σ_b r_b ⟨w, h_b⟩ for random r and w.
+
+        The rule is linear in both, so that random ones see every input and output. Slopes
+        of row b must also be r_b times those without r: then row b is example b.
+        """
         if not layers:
             return []
+        w, r = _random(h.shape[1], h), _random(h.shape[0], h)
+        shifts = [taken[layer.name].shift for layer in layers]
+        slopes = _gradients(r @ (h @ w), shifts, create=self._second)
+        alone = _gradients((h @ w).sum(), shifts)
         blocks = [block for layer in layers for block in layer.blocks]
         theta = self._double.theta
         leaves = [theta[b.start : b.stop].clone().requires_grad_() for b in blocks]
-        plain = self._double.of_blocks(blocks, leaves, example)
-        # The rule is linear in the output's weights: random ones see every output at once.
-        generator = torch.Generator().manual_seed(0)
-        weights = torch.randn(_PROBES, h.shape[1], generator=generator, dtype=h.dtype).to(h.device)
-        wrong: set[Block] = set()
-        for weight in weights:
-            truth = _gradients(plain[0] @ weight, leaves)
-            slopes = _gradients(h[0] @ weight, [taken[layer.name].shift for layer in layers])
-            ruled = [
-                gradient
-                for layer, slope in zip(layers, slopes, strict=True)
-                for gradient in _by_rule(layer, slope, taken[layer.name].inputs)
-            ]
-            for block, one, other in zip(blocks, ruled, truth, strict=True):
-                size = other.abs().max().clamp(min=torch.finfo(other.dtype).tiny)
-                if not bool((one - other).abs().max() <= _TOLERANCE * size):
-                    wrong.add(block)
-        agreeing = [layer for layer in layers if not wrong & set(layer.blocks)]
-        if not self._second:
-            return agreeing
-        return [x for x in agreeing if self._curvature_agrees(x, h, taken[x.name], weights[0])]
+        plain = r @ (self._double.of_blocks(blocks, leaves, inputs) @ w)
+        truth = dict(zip(blocks, _gradients(plain, leaves, create=self._second), strict=True))
+        found = dict(zip(blocks, leaves, strict=True))
+        kept = []
+        for layer, slope, single in zip(layers, slopes, alone, strict=True):
+            given, shift = taken[layer.name].inputs, taken[layer.name].shift
+            ruled = _by_rule(layer, slope.detach(), given)
+            agrees = _close(slope.detach(), r[:, None] * single) and all(
+                _close(one, truth[block].detach())
+                for block, one in zip(layer.blocks, ruled, strict=True)
+            )
+            if agrees and self._second:
+                agrees = all(
+                    _curvature_agrees(kind, block, truth[block], found[block], slope, shift, given)
+                    for kind, block in (("weight", layer.weight), ("bias", layer.bias))
+                    if block is not None
+                )
+            if agrees:
+                kept.append(layer)
+        return kept
 
-    def _curvature_agrees(self, layer, h, taken, weight):
-        """Compare v of one parameter of each tensor with double backward."""
-        (slope,) = _gradients(h[0] @ weight, [taken.shift], create=True)
-        neuron = int(slope.detach()[0].abs().argmax())
-        feature = int(taken.inputs[0].abs().argmax())
-        curvature = _along(slope, taken.shift, neuron)[0]
-        places = {"weight": neuron * layer.module.in_features + feature, "bias": neuron}
-        factors = {"weight": taken.inputs[0, feature].square(), "bias": 1.0}
-        for kind, place in places.items():
-            block = getattr(layer, kind)
-            if block is None:
-                continue
-            example = self._example
-            (truth,) = curvatures_along(self._double, block, example, weight, [place])
-            ruled = curvature * factors[kind]
-            size = slope.detach().abs().max() + truth.abs()
-            if not bool((ruled - truth).abs() <= _TOLERANCE * size):
-                return False
-        return True
+    def add(self, inputs: Tensor, count: int, sums: Accumulator) -> bool:
+        """Add the quantities of a batch of inputs, with `count` inputs already added.
 
-    def add(self, inputs: Tensor, count: int, sums: Accumulator) -> None:
-        """Add the quantities of a batch of inputs, with `count` inputs already added."""
+        Returns False, and no layer is left on this road, if the network runs another way in
+        its own dtype than in float64, in which it was checked.
+        """
         traced = _trace(self.network, self.layers, inputs)
-        if traced is None:
-            raise RuntimeError("a layer left the batch between two forward passes")
-        h, taken = traced
+        h, taken = traced if traced is not None else (inputs, {})
+        if any(layer.name not in taken for layer in self.layers):
+            self.layers = []
+            return False
         shifts = [taken[layer.name].shift for layer in self.layers]
         rows = [
             _gradients(h[:, output].sum(), shifts, create=self._second)
@@ -173,6 +165,7 @@ class Structured:
                 curvatures = torch.stack(found, dim=1)
             values = self.head.values(self.asked, h.detach(), slopes, curvatures)
             self._add_layer(layer, values, taken[layer.name].inputs, count, sums)
+        return True
 
     def _diagonal(self, slope: Tensor, shift: Tensor) -> Tensor:
         """Return ∂slope_i/∂z_i of every example and neuron, [batch, neuron].
@@ -189,15 +182,18 @@ class Structured:
             places = torch.arange(start, min(start + width, neurons), device=shift.device)
             directions = shift.new_zeros(len(places), batch, neurons)
             directions[torch.arange(len(places), device=shift.device), :, places] = 1
-            (rows,) = torch.autograd.grad(
-                slope,
-                shift,
-                directions,
-                retain_graph=True,
-                is_grads_batched=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
+            try:
+                (rows,) = torch.autograd.grad(
+                    slope,
+                    shift,
+                    directions,
+                    retain_graph=True,
+                    is_grads_batched=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            except RuntimeError:  # some operations have no batched derivative
+                return _each(slope, shift)
             found.append(rows[torch.arange(len(places), device=shift.device), :, places].T)
         diagonal = torch.cat(found, dim=1).detach()
         probe = int(diagonal[0].abs().argmax())
@@ -205,7 +201,7 @@ class Structured:
         size = plain.abs().max() + torch.finfo(plain.dtype).tiny
         if bool((diagonal[:, probe] - plain).abs().max() <= 1e-4 * size):
             return diagonal
-        return torch.stack([_along(slope, shift, neuron) for neuron in range(neurons)], dim=1)
+        return _each(slope, shift)
 
     def _add_layer(self, layer, values, inputs, count, sums):
         """Sum value · a^degree over the batch: one matrix product for each quantity."""
@@ -214,14 +210,14 @@ class Structured:
             if block is None:
                 continue
             features = features.double()
-            totals, squares = {}, None
+            totals, spread = {}, None
             for quantity, value in values.items():
                 value = value.double()
                 totals[quantity] = (value.T @ features ** _POWERS[quantity]).flatten()
                 if quantity == "fisher":
-                    squares = (value.square().T @ features**4).flatten()
+                    spread = _spread(value, features.square()).flatten()
             where = slice(block.start, block.stop)
-            sums.add_totals(where, count, inputs.shape[0], totals, squares)
+            sums.add_totals(where, count, inputs.shape[0], totals, spread)
 
 
 @dataclasses.dataclass
@@ -285,13 +281,57 @@ def _hooked(modules: list[nn.Linear], hook) -> Iterator[None]:
 
 
 def _by_rule(layer: Layer, slope: Tensor, inputs: Tensor) -> list[Tensor]:
-    """Return the gradient of one output of one example by the rank-one rule, flattened."""
+    """Return the gradients Σ_b slope_b a_bᵀ and Σ_b slope_b of a layer, flattened."""
     found = []
     if layer.weight is not None:
-        found.append((slope[0, :, None] * inputs[0]).flatten())
+        found.append((slope.T @ inputs).flatten())
     if layer.bias is not None:
-        found.append(slope[0])
+        found.append(slope.sum(0))
     return found
+
+
+def _curvature_agrees(kind, block, gradient, leaf, slope, shift, inputs):
+    """Compare second derivatives along a random direction of one parameter tensor."""
+    direction = _random(block.size, leaf)
+    (plain,) = _gradients(gradient @ direction, [leaf]) if gradient.requires_grad else (leaf * 0,)
+    if kind == "weight":
+        moved = inputs @ direction.reshape(shift.shape[1], -1).T
+    else:
+        moved = direction.expand_as(shift)
+    ruled = torch.zeros_like(shift)
+    if slope.requires_grad:
+        (ruled,) = _gradients((slope * moved).sum(), [shift])
+    one, other = (ruled * moved).sum(), plain.detach() @ direction
+    size = (ruled * moved).abs().sum() + (gradient.detach() * direction).abs().sum()
+    return bool((one - other).abs() <= _TOLERANCE * size)
+
+
+def _spread(value: Tensor, squares: Tensor) -> Tensor:
+    """Return Σ_b (x_b − x̄)² of x_b = f_b a_b², each product of small deviations."""
+    f, a = value.mean(0), squares.mean(0)
+    df, da = value - f, squares - a
+    about = df.square().T @ squares.square()
+    about += 2 * f[:, None] * (df.T @ (squares * da)) + f.square()[:, None] * da.square().sum(0)
+    return (about - (df.T @ da).square() / len(value)).clamp(min=0)
+
+
+def _random(size: int, like: Tensor) -> Tensor:
+    """Return fixed random numbers away from 0, on the device of a tensor."""
+    generator = torch.Generator().manual_seed(size)
+    draws = torch.rand(size, generator=generator, dtype=torch.float64) + 0.5
+    signs = torch.rand(size, generator=generator, dtype=torch.float64) - 0.5
+    return (draws * signs.sign()).to(like.device, like.dtype)
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two gradients agree relative to the largest entry."""
+    size = other.abs().max() + torch.finfo(other.dtype).tiny
+    return bool((one - other).abs().max() <= _TOLERANCE * size)
+
+
+def _each(slope: Tensor, shift: Tensor) -> Tensor:
+    """Return ∂slope_i/∂z_i by one backward pass per neuron, [batch, neuron]."""
+    return torch.stack([_along(slope, shift, i) for i in range(shift.shape[1])], dim=1)
 
 
 def _gradients(value: Tensor, leaves: list[Tensor], create: bool = False) -> list[Tensor]:
