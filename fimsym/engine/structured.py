@@ -14,16 +14,13 @@ Source: Soen & Sun (2024), section 5.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Iterator
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fimsym.engine.analysis import Accumulator
 from fimsym.engine.head import Head
-from fimsym.engine.network import Block, Network
+from fimsym.engine.layers import Layer, linear_layers, trace
+from fimsym.engine.network import Network
 
 _TOLERANCE = 1e-9
 _POWERS = {
@@ -33,21 +30,6 @@ _POWERS = {
     "covariance": 4,
 }
 """Degree of every quantity in u, of which v counts two."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A linear layer and the ranges of its trainable parameters in the flat vector."""
-
-    name: str
-    module: nn.Linear
-    weight: Block | None
-    bias: Block | None
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        """The ranges of its trainable parameters."""
-        return tuple(block for block in (self.weight, self.bias) if block is not None)
 
 
 class Structured:
@@ -64,7 +46,7 @@ class Structured:
         self.head = head
         self.asked = asked
         self._double = network.double()
-        self.layers = _linear_layers(network)
+        self.layers = linear_layers(network)
         _, self._second = head.orders(asked)
         self._limit = 0
 
@@ -94,7 +76,7 @@ class Structured:
         kept: list[Layer] = []
         inputs = inputs.double() if inputs.is_floating_point() else inputs
         try:
-            traced = _trace(self._double, self.layers, inputs)
+            traced = trace(self._double, self.layers, inputs)
             if traced is not None:
                 h, taken = traced
                 usable = [layer for layer in self.layers if layer.name in taken]
@@ -147,7 +129,7 @@ class Structured:
         Returns False, and no layer is left on this road, if the network runs another way in
         its own dtype than in float64, in which it was checked.
         """
-        traced = _trace(self.network, self.layers, inputs)
+        traced = trace(self.network, self.layers, inputs)
         h, taken = traced if traced is not None else (inputs, {})
         if any(layer.name not in taken for layer in self.layers):
             self.layers = []
@@ -218,66 +200,6 @@ class Structured:
                     spread = _spread(value, features.square()).flatten()
             where = slice(block.start, block.stop)
             sums.add_totals(where, count, inputs.shape[0], totals, spread)
-
-
-@dataclasses.dataclass
-class _Taken:
-    """What a forward pass saw of a layer: its inputs, and a zero added to its outputs."""
-
-    inputs: Tensor
-    shift: Tensor
-
-
-def _linear_layers(network: Network) -> list[Layer]:
-    blocks = dict(network.parameters())
-    found = []
-    for name, module in network.model.named_modules():
-        if type(module) is not nn.Linear:
-            continue
-        prefix = f"{name}." if name else ""
-        layer = Layer(name, module, blocks.get(f"{prefix}weight"), blocks.get(f"{prefix}bias"))
-        if layer.blocks:
-            found.append(layer)
-    return found
-
-
-def _trace(
-    network: Network, layers: list[Layer], inputs: Tensor
-) -> tuple[Tensor, dict[str, _Taken]] | None:
-    """Run the network, shifting every layer's output by a zero that has a gradient.
-
-    A layer that is called twice, or not once per example, is left out; None if no output
-    depends on a layer.
-    """
-    taken: dict[str, _Taken] = {}
-    calls: dict[str, int] = {}
-    names = {id(layer.module): layer.name for layer in layers}
-
-    def shifted(module, arguments, output):
-        name = names[id(module)]
-        calls[name] = calls.get(name, 0) + 1
-        once = calls[name] == 1 and len(arguments) == 1
-        if not once or output.ndim != 2 or output.shape[0] != inputs.shape[0]:
-            taken.pop(name, None)
-            return None
-        shift = torch.zeros_like(output, requires_grad=True)
-        taken[name] = _Taken(arguments[0].detach(), shift)
-        return output + taken[name].shift
-
-    with _hooked([layer.module for layer in layers], shifted), torch.enable_grad():
-        h = network.forward(inputs)
-    return (h, taken) if h.requires_grad else None
-
-
-@contextlib.contextmanager
-def _hooked(modules: list[nn.Linear], hook) -> Iterator[None]:
-    """Register a forward hook for the time being."""
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _by_rule(layer: Layer, slope: Tensor, inputs: Tensor) -> list[Tensor]:

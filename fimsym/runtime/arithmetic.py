@@ -81,15 +81,15 @@ def cosine(x: Tensor, r: Tensor, at_zero: float) -> Tensor:
 
 def sum_of_products(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """Return a b + c d with one rounding, however much it cancels (Dekker, Knuth)."""
-    first, first_error = _product(a, b)
-    second, second_error = _product(c, d)
+    first, first_error = exact_product(a, b)
+    second, second_error = exact_product(c, d)
     total = first + second
     part = total - first
     error = (first - (total - part)) + (second - part)
     return total + (error + (first_error + second_error))
 
 
-def _product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def exact_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rounded product and its rounding error."""
     product = a * b
     (high_a, low_a), (high_b, low_b) = _halves(a), _halves(b)

@@ -157,9 +157,9 @@ def constant(name: str, value: float | Tensor, integer: bool = False) -> Tensor:
                 f"{name} must be one number; got a tensor of shape {list(value.shape)}. "
                 "One value holds for every output."
             )
-        if _is_true(value.isfinite().all() & (value > 0).all()) is False:
+        if is_true(value.isfinite().all() & (value > 0).all()) is False:
             positive(name, value.item())
-        if integer and _is_true((value == value.round()).all()) is False:
+        if integer and is_true((value == value.round()).all()) is False:
             positive(name, value.item(), integer)
         return value.reshape(())
     return torch.tensor(positive(name, value, integer), dtype=torch.float64)
@@ -178,7 +178,7 @@ def _poisoned(layout: Layout, h: Tensor) -> Tensor:
 def _require_inside(layout: Layout, h: Tensor) -> None:
     parts = h.chunk(len(layout.names), dim=-1)
     for name, (low, high), part in zip(layout.names, layout.limits, parts, strict=True):
-        if _is_true(((part > low) & (part < high)).all()) is not False:
+        if is_true(((part > low) & (part < high)).all()) is not False:
             continue
         where = (~((part > low) & (part < high))).nonzero()[0].tolist()
         value = part[tuple(where)].item()
@@ -218,10 +218,10 @@ def _require_finite(name: str, tensor: Tensor) -> None:
 
 
 def _all_finite(tensor: Tensor) -> bool | None:
-    return _is_true(tensor.isfinite().all())
+    return is_true(tensor.isfinite().all())
 
 
-def _is_true(condition: Tensor) -> bool | None:
+def is_true(condition: Tensor) -> bool | None:
     """Return a condition's value, or None where reading it would cost a synchronisation."""
     if torch.compiler.is_compiling() or condition.device.type != "cpu":
         return None

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fimsym.errors import DomainError, ShapeError
-from fimsym.runtime.arithmetic import _product
-from fimsym.runtime.columns import _is_true
+from fimsym.runtime.arithmetic import exact_product
+from fimsym.runtime.columns import is_true
 
 
 class Whitening(NamedTuple):
@@ -193,9 +193,9 @@ def inverse_triangle(matrix: Tensor) -> Tensor:
 
 def _exact_product(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Return the matrix product and its rounding error, as one term after the other adds."""
-    total, error = _product(left[..., :1], right[..., :1, :])
+    total, error = exact_product(left[..., :1], right[..., :1, :])
     for k in range(1, left.shape[-1]):
-        product, rest = _product(left[..., k : k + 1], right[..., k : k + 1, :])
+        product, rest = exact_product(left[..., k : k + 1], right[..., k : k + 1, :])
         before, total = total, total + product
         part = total - before
         error = error + (rest + ((before - (total - part)) + (product - part)))
@@ -203,7 +203,7 @@ def _exact_product(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _require_definite(matrix: Tensor, definite: Tensor) -> None:
-    if _is_true(definite.all()) is not False:
+    if is_true(definite.all()) is not False:
         return
     where = (~definite).nonzero()[0].tolist()
     smallest = torch.linalg.eigvalsh(-matrix[tuple(where)])[0].item()
