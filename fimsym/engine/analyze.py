@@ -20,12 +20,12 @@ from fimsym.engine.memory import budget, first_order_chunks, second_order_chunks
 from fimsym.engine.network import (
     Block,
     Network,
-    check_differentiable,
     check_examples_independent,
+    check_finite,
     check_outputs,
     differentiable_kernels,
 )
-from fimsym.engine.structured import Structured
+from fimsym.engine.roads import Roads
 from fimsym.errors import ShapeError, SpecError, nearest
 from fimsym.families import Family
 from fimsym.families import family as family_of
@@ -92,6 +92,9 @@ def analyze(
         return run.analyze(data, grouping, progress)
 
 
+_LOOKED_AT = 8
+
+
 class _Run:
     """One call of `analyze`: what stays the same over batches, and the sums."""
 
@@ -104,58 +107,64 @@ class _Run:
         self.count = 0
         self.outputs = 0
         first, second = head.orders(asked)
-        self.structured = Structured(network, head, asked)
+        self.roads = Roads(network, head, asked, limit, "fisher" in asked)
         self.first = Differentiator(network, "first") if first else None
         self.second = Differentiator(network, "second") if second else None
 
     def analyze(self, data, grouping, show) -> Analysis:
         total = inputs_of.length(data)
-        total = total * self.network.size if total is not None else None
         with progress_bar("analyzing", total, show) as advance:
             for inputs, labels in inputs_of.batches(data, self.network.device, self.network.dtype):
                 self._add(inputs, labels, advance)
         return self._result(grouping)
 
     def _add(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
-        h = check_outputs(self.network, inputs, self.count, self.head.minimum_outputs)
-        self.head.check(h, self.count)
-        check_examples_independent(self.network, inputs, h, self.count)
         if self.count == 0:
-            check_differentiable(self.network, inputs)
-            self._start(h.shape[1])
-        _check_width(h, self.outputs)
-        if labels is not None:
-            inputs_of.check_labels(labels, self.outputs, self.count, self.head.targets(h.shape[1]))
+            self._start(inputs[:_LOOKED_AT])
         start = 0
         while start < inputs.shape[0]:
             part = slice(start, start + self.rows)
-            if self.structured.keep_what_holds(inputs[part]):
-                self._start(self.outputs)
-                continue
-            if self.structured.layers:
-                if not self.structured.add(inputs[part], self.count, self.sums):
-                    self._start(self.outputs)
-                    continue
-                advance(self.structured.size * len(h[part]))
-            for block in self.blocks:
-                self._add_block(block, inputs[part], h[part])
-                advance(block.size * len(h[part]))
-            self.count += len(h[part])
-            start += len(h[part])
+            self._add_chunk(inputs[part], None if labels is None else labels[part])
+            start += len(inputs[part])
+            advance(len(inputs[part]))
 
-    def _start(self, outputs: int) -> None:
-        """Fix the number of outputs and the chunks."""
-        self.outputs = outputs
+    def _start(self, inputs: Tensor) -> None:
+        """Fix the number of outputs, of inputs to take at a time, and the blocks."""
+        h = check_outputs(self.network, inputs, self.head.minimum_outputs)
+        self.outputs = h.shape[1]
         width = self.head.width(self.network.dtype)
-        ruled = self.structured.names
-        rest = [name for name in self.network.names if name not in ruled]
-        chunks = [([], self.structured.rows(outputs, self.limit, width))]
-        if self.first and rest:
-            chunks.append(first_order_chunks(self.network, rest, outputs, self.limit, width))
-        if self.second and rest:
-            chunks.append(second_order_chunks(self.network, rest, outputs, self.limit))
-        self.blocks: list[Block] = chunks[-1][0]
-        self.rows: int = min(rows for _, rows in chunks)
+        self.rows, rest = self.roads.rows(inputs)
+        rest |= set(self.network.names) if self.second else set()
+        self.blocks: dict[frozenset[str], list[Block]] = {}
+        if rest:
+            self.rows = min(self.rows, self._blocks_of(frozenset(rest), width)[1])
+
+    def _blocks_of(self, names, width) -> tuple[list[Block], int]:
+        """Return the blocks of parameters on the functional road, and how many inputs fit."""
+        chunks = []
+        if self.first:
+            chunks.append(first_order_chunks(self.network, names, self.outputs, self.limit, width))
+        if self.second:
+            chunks.append(second_order_chunks(self.network, names, self.outputs, self.limit))
+        return chunks[-1][0], min(rows for _, rows in chunks)
+
+    def _add_chunk(self, inputs: Tensor, labels: Tensor | None) -> None:
+        graph = self.roads.trace(inputs)
+        h = graph.h.detach()
+        check_finite(h, self.count)
+        self.head.check(h, self.count)
+        _check_width(h, self.outputs)
+        check_examples_independent(self.network, inputs, h, self.count)
+        if labels is not None:
+            inputs_of.check_labels(labels, self.outputs, self.count, self.head.targets(h.shape[1]))
+        if self.second:
+            rest = set(self.network.names)
+        else:
+            rest = self.roads.add(graph, inputs, self.count, self.sums)
+        if rest:
+            for block in self._blocks_of(frozenset(rest), self.head.width(self.network.dtype))[0]:
+                self._add_block(block, inputs, h)
+        self.count += len(h)
 
     def _add_block(self, block: Block, inputs: Tensor, h: Tensor) -> None:
         at = (block, inputs, self.count, self.outputs)
@@ -175,12 +184,7 @@ class _Run:
             divisor = self.count - 1 if self.count > 1 else float("nan")
             spread = network.split((self.sums.squares / divisor).cpu())
         ways = {"first": self.first, "second": self.second}
-        taken = {order: way.way for order, way in ways.items() if way and self.blocks}
-        ruled = self.structured.names
-        if ruled:
-            for order, way in ways.items():
-                if way:
-                    taken[order] = "; ".join(filter(None, ("rank-one rule", taken.get(order))))
+        taken = {order: way.way for order, way in ways.items() if way}
         return Analysis(
             family=self.head.spec.name,
             link=self.head.link,
@@ -190,7 +194,7 @@ class _Run:
             values=values,
             input_variance=spread,
             grouping=grouping,
-            roads={n: "structured" if n in ruled else "functional" for n in network.names},
+            roads=self.roads.taken,
             ways=taken,
             frozen=network.frozen,
         )

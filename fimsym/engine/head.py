@@ -109,14 +109,47 @@ class Head:
             first: ∂o/∂θ, [batch, output, param].
             second: ∂²o/∂θ², likewise.
         """
-        h, u, v = outputs, first, second
+        h, u, v = outputs, first, second if set(asked) & _SECOND_ORDER else None
         if self._to_natural is not None:
-            found = self._to_natural(outputs, first, second, **self.constants)
+            found = self._to_natural(outputs, first, v, **self.constants)
             h, u, v = (*found, None)[:3]
         if set(asked) == {"variance_negative_hessian"}:
             return {asked[0]: self.module.variance_negative_hessian(h, v, **self.constants)}
         moments = self.module.moments(h, u, v, **self.constants)
         return {quantity: getattr(moments, quantity) for quantity in asked}
+
+    def of_outputs(self, asked: Sequence[str], outputs: Tensor) -> dict[str, Tensor]:
+        """Return the quantities of a parameter that is added to one output, for each output.
+
+        That is u = e_c and v = 0, without an m×m identity where the law allows it: targets
+        that are independent depend on their own outputs only, and classes that a parameter
+        does not move can be merged into one, as log Σ_{j≠c} exp h_j.
+
+        Args:
+            asked: Names of the quantities.
+            outputs: o, [batch, output].
+
+        Returns:
+            Each [batch, output].
+        """
+        spec, (batch, count) = self.spec, outputs.shape
+        if not spec.vector and spec.structure != "matrix":
+            parts = spec.components
+            targets = outputs.reshape(batch, parts, -1).transpose(1, 2)
+            eye = torch.eye(parts).to(outputs).expand(*targets.shape, parts)
+            found = self.values(asked, targets, eye, torch.zeros_like(eye))
+            return {q: value.transpose(1, 2).reshape(batch, count) for q, value in found.items()}
+        if self._merges and count > 2:
+            pairs = torch.stack([outputs, log_sum_of_others(outputs)], dim=-1)
+            one = torch.tensor([[1.0], [0.0]]).to(outputs).expand(batch, count, 2, 1)
+            found = self.values(asked, pairs, one, torch.zeros_like(one))
+            return {quantity: value.squeeze(-1) for quantity, value in found.items()}
+        eye = torch.eye(count).to(outputs).expand(batch, count, count)
+        return self.values(asked, outputs, eye, torch.zeros_like(eye))
+
+    @property
+    def _merges(self) -> bool:
+        return self._to_natural is None and self.spec.name in ("categorical", "multinomial")
 
     def targets(self, outputs: int) -> int:
         """Return how many columns labels have; 0 for classes, one whole number per input."""
@@ -127,3 +160,13 @@ class Head:
         if spec.structure == "matrix":
             return next(d for d in range(outputs + 1) if d * (d + 3) // 2 >= outputs)
         return outputs // spec.components
+
+
+def log_sum_of_others(h: Tensor) -> Tensor:
+    """Return log Σ_{j≠c} exp h_j for every c, [*batch, output]."""
+    place = h.argmax(-1, keepdim=True)
+    rest = h.scatter(-1, place, float("-inf"))
+    without_top = rest.logsumexp(-1, keepdim=True)
+    total = h.logsumexp(-1, keepdim=True)
+    others = total + torch.log1p(-(h - total).exp())
+    return others.scatter(-1, place, without_top)

@@ -15,6 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fimsym.errors import DomainError, ShapeError, UnsupportedError
 
 _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_RUN_ALONE = 64
+_SPARED = 8
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -125,6 +127,15 @@ class Network:
         """Return h for a batch, [batch, output]."""
         return self._call(self._with(Block(0, 0), self.theta[:0]), inputs)
 
+    def traced(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return h for a batch with its autograd graph, and the parameters it starts from."""
+        leaves = {
+            name: self.theta[own.start : own.stop].view(self.shapes[name]).requires_grad_()
+            for name, own in self.parameters()
+        }
+        with _explained(self, inputs):
+            return self._call(leaves, inputs), leaves
+
     def of_block(self, block: Block, values: Tensor, example: Tensor) -> Tensor:
         """Return h [output] of one input, with the parameters of `block` set to `values`."""
         return self._call(self._with(block, values), example.unsqueeze(0)).squeeze(0)
@@ -192,14 +203,14 @@ def differentiable_kernels() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def check_outputs(network: Network, inputs: Tensor, first_row: int, minimum: int) -> Tensor:
-    """Return h of a batch after checking its shape and values.
+def check_outputs(network: Network, inputs: Tensor, minimum: int) -> Tensor:
+    """Return h of a batch after checking its shape and that parameters influence it.
 
     Raises:
         ShapeError: it is not [batch, output] with at least `minimum` outputs.
-        DomainError: a value is not finite; the message names the input.
+        UnsupportedError: autograd sees no way from the parameters to it.
     """
-    h = _forward(network, inputs)
+    h, _ = network.traced(inputs)
     if h.ndim != 2 or h.shape[0] != inputs.shape[0]:
         raise ShapeError(
             f"the model must map {list(inputs.shape)} to [{inputs.shape[0]}, output]; got "
@@ -211,54 +222,72 @@ def check_outputs(network: Network, inputs: Tensor, first_row: int, minimum: int
             f"the model returns {h.shape[1]} output(s) per input; this family needs at least "
             f"{minimum}, one natural parameter each. Widen its last layer."
         )
+    check_finite(h, 0)
+    if not h.requires_grad:
+        raise UnsupportedError(
+            "the model's output does not depend on any trainable parameter; expected a "
+            "differentiable model. Look for .detach(), torch.no_grad() or NumPy in its forward."
+        )
+    return h
+
+
+def check_finite(h: Tensor, first_row: int) -> None:
+    """Raise DomainError if an output is not finite, and name the input."""
     if not bool(h.isfinite().all()):
         row = int((~h.isfinite()).any(dim=1).nonzero()[0, 0])
         raise DomainError(
             f"the model's output for input {first_row + row} is {h[row].tolist()[:5]}; expected "
             "finite numbers. Check that input, and that training has not diverged."
         )
-    return h
-
-
-def check_differentiable(network: Network, inputs: Tensor) -> None:
-    """Raise UnsupportedError if autograd sees no way from the parameters to the output."""
-    theta = network.theta.clone().requires_grad_()
-    if not network.of_block(Block(0, network.size), theta, inputs[0]).requires_grad:
-        raise UnsupportedError(
-            "the model's output does not depend on any trainable parameter; expected a "
-            "differentiable model. Look for .detach(), torch.no_grad() or NumPy in its forward."
-        )
 
 
 def check_examples_independent(network: Network, inputs: Tensor, h: Tensor, first_row: int) -> None:
-    """Raise DomainError if h is random, or if a row of it depends on the rest of the batch."""
+    """Raise DomainError if h is random, or if a row of it depends on the rest of the batch.
+
+    The first rows of the data are run one by one, later ones in a part of their batch.
+    """
     tolerance = 1e3 * torch.finfo(h.dtype).eps * (1 + h.abs().max())
+    alone = max(0, min(len(inputs), _RUN_ALONE - first_row))
+    part = slice(0, alone) if alone else slice(first_row % _SPARED, None, _SPARED)
+    inputs, h = inputs[part], h[part]
     with torch.no_grad():
-        if (network.forward(inputs) - h).abs().max() > tolerance:
-            raise DomainError(
-                "two forward passes of the model on the same inputs differ; expected a "
-                "deterministic model. Switch sampling and dropout off, usually with model.eval()."
-            )
-        suspects = range(inputs.shape[0])
+        if len(h) and (network.forward(inputs) - h).abs().max() > tolerance:
+            _raise_dependent(network, inputs, h, first_row, tolerance)
+        suspects = range(alone)
         with contextlib.suppress(RuntimeError):  # not everything can be vmapped
-            each = torch.vmap(lambda x: network.forward(x.unsqueeze(0)).squeeze(0))(inputs)
-            suspects = ((each - h).abs().amax(1) > tolerance).nonzero().flatten().tolist()
+            if alone:
+                each = torch.vmap(lambda x: network.forward(x.unsqueeze(0)).squeeze(0))(inputs)
+                suspects = ((each - h).abs().amax(1) > tolerance).nonzero().flatten().tolist()
         for row in suspects:
             if (network.forward(inputs[row : row + 1])[0] - h[row]).abs().max() > tolerance:
-                raise DomainError(
-                    f"the model's output for input {first_row + row} changes with the rest of "
-                    "the batch; expected examples to be independent. Normalise with stored "
-                    "statistics, not the batch's, and let no branch depend on the whole batch."
-                )
+                _raise_dependent(network, inputs, h, first_row + row, tolerance)
 
 
-def _forward(network, inputs):
-    """Return the model's output, or say what it refuses."""
+def _raise_dependent(network, inputs, h, row, tolerance):
+    if (network.forward(inputs) - network.forward(inputs)).abs().max() > tolerance:
+        raise DomainError(
+            "two forward passes of the model on the same inputs differ; expected a "
+            "deterministic model. Switch sampling and dropout off, usually with model.eval()."
+        )
+    raise DomainError(
+        f"the model's output for input {row} changes with the rest of "
+        "the batch; expected examples to be independent. Normalise with stored "
+        "statistics, not the batch's, and let no branch depend on the whole batch."
+    )
+
+
+@contextlib.contextmanager
+def _explained(network, inputs) -> Iterator[None]:
+    """Say what a model refuses about some inputs."""
     try:
-        with torch.no_grad():
-            return network.forward(inputs)
+        yield
     except (RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[0]
+        if "in-place" in reason:
+            raise UnsupportedError(
+                f"the model changes a parameter or an input in place ({reason}); expected a "
+                "forward pass that leaves them alone. Write x = x + y instead of x += y."
+            ) from error
         if not inputs.is_floating_point() and "dtype" in reason:
             raise DomainError(
                 f"the inputs are {inputs.dtype}, and the model, of dtype {network.dtype}, refuses "

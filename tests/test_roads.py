@@ -1,11 +1,11 @@
-"""The structured road: which layers it takes, and that it equals the functional road."""
+"""The structured and shared roads: what they take, and that they equal the functional one."""
 
 import pytest
 import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import structured
+from fimsym.engine import alignment, uses
 from tests.networks import build
 
 
@@ -80,12 +80,19 @@ class Unusual(nn.Module):
         return self.last(torch.tanh(self.hooked(x)))
 
 
+STRUCTURED, SHARED, FUNCTIONAL = "structured", "shared", "functional"
 CASES = {
-    "residual": (Residual, {"first", "inner", "last"}),
-    "twice": (Twice, {"once"}),
-    "tied": (Tied, set()),
-    "pixels": (Pixels, {"whole"}),
-    "unusual": (Unusual, {"last"}),
+    "residual": (Residual, {"norm.weight": SHARED}),
+    "twice": (
+        Twice,
+        {"twice.weight": SHARED, "twice.bias": SHARED, "leaked.weight": FUNCTIONAL},
+    ),
+    "tied": (Tied, {"encode.weight": SHARED}),
+    "pixels": (
+        Pixels,
+        dict.fromkeys(("conv.weight", "conv.bias", "each.weight", "each.bias"), SHARED),
+    ),
+    "unusual": (Unusual, {}),
 }
 
 
@@ -97,7 +104,7 @@ def both(model, data, monkeypatch, **options):
     """Return the analysis by both roads, and by the functional road alone."""
     given = {"family": "categorical", "progress": False, **options}
     taken = fimsym.analyze(model, data, **given)
-    monkeypatch.setattr(structured, "linear_layers", lambda network: [])
+    monkeypatch.setattr(alignment, "_agreeing", lambda graph, leaves: alignment.Known({}))
     return taken, fimsym.analyze(model, data, **given)
 
 
@@ -112,14 +119,12 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_takes_layers_used_once_and_equals_the_functional_road(name, monkeypatch):
-    make, layers = CASES[name]
+def test_roads_equal_the_functional_one(name, monkeypatch):
+    make, others = CASES[name]
     model = build(make).double()
     taken, alone = both(model, inputs(), monkeypatch)
-    on_road = {n.rpartition(".")[0] for n, road in taken.roads.items() if road == "structured"}
-    assert on_road - {"decode", "encode"} == layers
-    assert taken.roads.get("encode.weight", "functional") == "functional"
-    assert set(alone.roads.values()) == {"functional"}
+    assert dict(taken.roads) == dict.fromkeys(alone.roads, STRUCTURED) | others
+    assert set(alone.roads.values()) == {FUNCTIONAL}
     assert_same(taken, alone)
     left = [n for n, module in model.named_modules() if module._forward_hooks]
     assert left == (["hooked"] if name == "unusual" else [])
@@ -150,20 +155,19 @@ def test_a_layer_that_changes_its_use_is_left_to_the_functional_road(monkeypatch
     other = data.clone()
     other[:, 0] += 10
     taken, alone = both(model, [data, other], monkeypatch)
-    assert taken.roads["inner.weight"] == "functional"
+    assert taken.roads["inner.weight"] == "shared"
     assert taken.roads["outer.weight"] == "structured"
     assert_same(taken, alone)
 
 
 def test_a_wrong_rule_is_noticed(monkeypatch):
     """A rule scaled by 1 + 1e-6 agrees with no layer, so that none is taken."""
-    rule = structured._by_rule
-    monkeypatch.setattr(
-        structured, "_by_rule", lambda *given: [x * (1 + 1e-6) for x in rule(*given)]
-    )
+    rule = uses.Product.jacobian
+    monkeypatch.setattr(uses.Product, "jacobian", lambda *given: rule(*given) * (1 + 1e-6))
     model = build(Residual).double()
     result = fimsym.analyze(model, inputs(), "categorical", progress=False)
-    assert set(result.roads.values()) == {"functional"}
+    weights = {name for name in result.roads if name.endswith("weight") and "norm" not in name}
+    assert {result.roads[name] for name in weights} == {"functional"}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -171,7 +175,6 @@ def test_second_derivatives_equal_the_functional_road(name, monkeypatch):
     make, _ = CASES[name]
     model = build(make).double()
     taken, alone = both(model, inputs(), monkeypatch, quantities="all", max_memory="50kB")
-    assert "structured" in {*taken.roads.values(), *(["structured"] if name == "tied" else [])}
     assert_same(taken, alone)
 
 
@@ -254,7 +257,6 @@ def test_outputs_changed_behind_the_layer(how, monkeypatch):
     data = inputs(7)
     data[0] *= 1e-3
     taken, alone = both(model, data, monkeypatch, quantities="all")
-    assert taken.roads["a.weight"] == "functional"
     assert_same(taken, alone)
 
 

@@ -1,0 +1,234 @@
+"""The autograd graph of a forward pass: which operations take which parameter.
+
+Layers are not recognised by their modules but by what was computed: whatever module,
+function or operator called it, a matrix product is an ``AddmmBackward0`` or ``MmBackward0``
+node that holds its input. A parameter of which every use is known needs no weight gradient;
+one that enters in any other way is left to the functional road.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fimsym.engine.uses import Affine, Convolution, Lookup, Product, Use
+
+ELEMENTWISE = {
+    "TanhBackward0", "SigmoidBackward0", "ReluBackward0", "GeluBackward0", "SiluBackward0",
+    "SoftplusBackward0", "EluBackward0", "LeakyReluBackward0", "MishBackward0",
+    "HardtanhBackward0", "ThresholdBackward0", "ExpBackward0", "SinBackward0", "CosBackward0",
+    "LogSigmoidBackward0", "HardswishBackward0", "HardsigmoidBackward0", "ErfBackward0",
+}  # fmt: skip
+"""Operations whose Jacobian is diagonal, with one input."""
+
+_BATCHED_BADLY = {"PreluKernelBackward0"}
+_LOOPED = {"ConvolutionBackward0"}
+
+
+@dataclasses.dataclass
+class Graph:
+    """What a forward pass computed.
+
+    Attributes:
+        h: Its result, [batch, output].
+        nodes: Every operation, each before those it depends on.
+        signature: The same for forward passes that computed the same things.
+        uses: For each parameter every use of it; None if one of them is not known.
+    """
+
+    h: Tensor
+    nodes: list[Any]
+    signature: tuple
+    uses: dict[str, list[Use] | None]
+
+    @property
+    def loops(self) -> bool:
+        """Whether backward passes for several outputs are better taken one by one."""
+        return any(node.name() in _LOOPED | _BATCHED_BADLY for node in self.nodes)
+
+
+def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
+    """Return the graph of a forward pass that ended with h.
+
+    Args:
+        h: Result of the forward pass.
+        leaves: The trainable parameters, leaf tensors that require grad.
+    """
+    nodes = _walk(h.grad_fn)
+    names = {id(leaf): name for name, leaf in leaves.items()}
+    places = {node: place for place, node in enumerate(nodes)}
+    consumers: dict[Any, list[tuple[Any, int]]] = {}
+    signature = []
+    owners = {}
+    for node in nodes:
+        leaf = getattr(node, "variable", None)
+        owner = names.get(id(leaf)) if leaf is not None else None
+        if owner is not None:
+            owners[owner] = node
+        edges = []
+        for index, (other, number) in enumerate(node.next_functions):
+            if other is not None:
+                consumers.setdefault(other, []).append((node, index))
+                edges.append((places[other], number))
+        signature.append((node.name(), owner, tuple(edges)))
+    uses = {name: _uses(owners.get(name), consumers, leaf.shape) for name, leaf in leaves.items()}
+    return Graph(h, nodes, tuple(signature), uses)
+
+
+def _walk(root: Any) -> list[Any]:
+    """Return every node below the root, in an order that depends on the graph alone."""
+    seen, found, stack = {root}, [], [root]
+    while stack:
+        node = stack.pop()
+        found.append(node)
+        for other, _ in reversed(node.next_functions):
+            if other is not None and other not in seen:
+                seen.add(other)
+                stack.append(other)
+    return found
+
+
+def _uses(leaf, consumers, shape) -> list[Use] | None:
+    """Return every use of a parameter, or None if one is not known."""
+    found: list[Use] = []
+    for node, index in consumers.get(leaf, []):
+        if node.name() == "TBackward0":
+            parts = [_product(other, i, shape, True) for other, i in consumers.get(node, [])]
+        else:
+            rule = _RULES.get(node.name(), _unknown)
+            parts = [rule(node, index, shape)]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        found += known
+    return found
+
+
+def _unknown(node, index, shape) -> Use | None:
+    return None
+
+
+def _product(node, index, shape, transposed=False) -> Use | None:
+    name = node.name()
+    if name == "AddmmBackward0" and node._saved_alpha == node._saved_beta == 1:
+        if index == 2:
+            return Product(node, shape, node._saved_mat1, transposed)
+        if index == 0 and not transposed:
+            return Affine(node, shape, None, 1.0, tuple(shape))
+    if name == "MmBackward0" and index == 1:
+        return Product(node, shape, node._saved_self, transposed)
+    return None
+
+
+def _shift(node, shape, sign=1.0) -> Use:
+    return Affine(node, shape, None, sign, _along(shape))
+
+
+def _along(shape) -> tuple[int, ...]:
+    """Return a shape without its leading axes of length one."""
+    sizes = list(shape)
+    while sizes and sizes[0] == 1:
+        sizes.pop(0)
+    return tuple(sizes)
+
+
+def _convolution(node, index, shape) -> Use | None:
+    if index == 2:
+        axes = len(node._saved_stride)
+        return Affine(node, shape, None, 1.0, (shape[0], *[1] * axes))
+    if index != 1 or node._saved_transposed:
+        return None
+    return Convolution(
+        node,
+        shape,
+        node._saved_input,
+        tuple(node._saved_stride),
+        tuple(node._saved_padding),
+        tuple(node._saved_dilation),
+        node._saved_groups,
+    )
+
+
+def _embedding(node, index, shape) -> Use | None:
+    if node._saved_scale_grad_by_freq or node._saved_sparse:
+        return None
+    indices = node._saved_indices.reshape(-1)
+    padding = node._saved_padding_idx
+    # Autograd hands −1 out as an unsigned number where there is no padding.
+    return Lookup(node, shape, indices, padding if padding < shape[0] else -1)
+
+
+def _layer_norm(node, index, shape) -> Use | None:
+    if index == 2:
+        return Affine(node, shape, None, 1.0, tuple(shape))
+    if index != 1:
+        return None
+    x, mean, scale = node._saved_input, node._saved_result1, node._saved_result2
+    factor = ((x - mean) * scale).reshape(-1, *shape)
+    return Affine(node, shape, factor, 1.0, tuple(shape))
+
+
+def _group_norm(node, index, shape) -> Use | None:
+    x = node._saved_input
+    along = (shape[0], *[1] * (x.ndim - 2))
+    if index == 2:
+        return Affine(node, shape, None, 1.0, along)
+    if index != 1:
+        return None
+    rows, groups = x.shape[0], node._saved_group
+    mean, scale = node._saved_result1, node._saved_result2
+    grouped = x.reshape(rows, groups, -1)
+    factor = (grouped - mean.reshape(rows, groups, 1)) * scale.reshape(rows, groups, 1)
+    return Affine(node, shape, factor.reshape(x.shape), 1.0, along)
+
+
+def _batch_norm(node, index, shape) -> Use | None:
+    if node._saved_training:
+        return None
+    x = node._saved_input
+    along = (shape[0], *[1] * (x.ndim - 2))
+    if index == 2:
+        return Affine(node, shape, None, 1.0, along)
+    if index != 1:
+        return None
+    mean, variance = node._saved_running_mean, node._saved_running_var
+    scale = (variance + node._saved_eps).rsqrt()
+    factor = (x - mean.reshape(along)) * scale.reshape(along)
+    return Affine(node, shape, factor, 1.0, along)
+
+
+def _add(node, index, shape) -> Use | None:
+    return _shift(node, shape, float(node._saved_alpha) if index == 1 else 1.0)
+
+
+def _sub(node, index, shape) -> Use | None:
+    return _shift(node, shape, -float(node._saved_alpha) if index == 1 else 1.0)
+
+
+def _mul(node, index, shape) -> Use | None:
+    other = node._saved_self if index == 1 else node._saved_other
+    if other is None or other.ndim < len(shape):
+        return None
+    along = _along(shape)
+    if other.ndim == len(along):
+        return None  # the result may be the parameter's own size, without examples
+    factor = other.reshape(-1, *other.shape[other.ndim - len(along) :])
+    return Affine(node, shape, factor, 1.0, along)
+
+
+_RULES = {
+    "AddmmBackward0": _product,
+    "MmBackward0": _product,
+    "ConvolutionBackward0": _convolution,
+    "EmbeddingBackward0": _embedding,
+    "NativeLayerNormBackward0": _layer_norm,
+    "NativeGroupNormBackward0": _group_norm,
+    "NativeBatchNormBackward0": _batch_norm,
+    "CudnnBatchNormBackward0": _batch_norm,
+    "AddBackward0": _add,
+    "SubBackward0": _sub,
+    "MulBackward0": _mul,
+}
