@@ -117,8 +117,8 @@ def test_layer_norm_in_nested_forward_mode_is_wrong_and_would_be_noticed(monkeyp
 def test_gradients_that_vmap_gets_wrong_are_taken_another_way(batch):
     """PReLU under vmap mixes inputs and outputs when there are as many of each."""
     model = build(lambda: nn.Sequential(nn.Linear(4, 6), nn.PReLU(), nn.Linear(6, 3)))
-    data = inputs(7, 4)
-    got = fimsym.analyze(model, DataLoader(data, batch_size=batch), "categorical", quantities="all")
+    data = inputs(batch, 4)
+    got = fimsym.analyze(model, data, "categorical", quantities="all")
     truth = enumeration.moments("categorical", model, data)
     for name in got.values:
         assert_close(flat(got.values[name]), truth[name], truth["fisher"].max())

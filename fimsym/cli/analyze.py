@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fimsym.errors import SpecError
+from fimsym.errors import FimsymError, SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+    from fimsym.engine import Analysis
+
+_INTERRUPTED = 130
+"""Exit status of a command that SIGINT ended."""
 
 
 @click.command("analyze")
@@ -36,6 +47,12 @@ from fimsym.errors import SpecError
     default="layer",
     show_default=True,
 )
+@click.option(
+    "--input-variance/--no-input-variance",
+    default=True,
+    show_default=True,
+    help="Variance over the inputs, in --output.",
+)
 @click.option("--max-memory", help="Budget such as 2GB.")
 @click.option("--device", help="Where to compute, such as cuda.")
 @click.option(
@@ -51,6 +68,7 @@ def analyze_command(
     constants: tuple[str, ...],
     quantities: str,
     groups: str,
+    input_variance: bool,
     max_memory: str | None,
     device: str | None,
     output: Path | None,
@@ -59,27 +77,53 @@ def analyze_command(
     """Measure a network's exact Fisher diagonal and its estimators' variances.
 
     The table holds sums over each group of parameters; --output keeps every tensor.
+
+    Ctrl-C ends the work after the chunk in hand: what is shown and written then covers the
+    inputs up to there, and the exit status is 130. A second Ctrl-C stops at once.
+
+    Several processes share the inputs:
+
+        torchrun --nproc-per-node 4 -m fimsym analyze …
     """
     from fimsym.cli.sources import load_data, load_model
     from fimsym.engine import analyze
+    from fimsym.engine.distributed import launched, launched_rank
     from fimsym.families.file import read
     from fimsym.report.files import check_writable
 
-    if output is not None:
+    first = launched_rank() == 0
+    if output is not None and first:
         check_writable(output)
     asked = "all" if quantities == "all" else tuple(q.strip() for q in quantities.split(","))
-    result = analyze(
-        load_model(model, weights),
-        load_data(data),
-        read(family),
-        link,
-        quantities=asked,
-        groups=groups,
-        max_memory=max_memory,
-        device=device,
-        progress=not as_json,
-        **_constants(constants),
-    )
+    given: dict[str, Any] = _constants(constants)
+    network, inputs, spec = load_model(model, weights), load_data(data), read(family)
+    with launched(_device(device, network)) as place:
+        try:
+            result = analyze(
+                network,
+                inputs,
+                spec,
+                link,
+                quantities=asked,
+                groups=groups,
+                max_memory=max_memory,
+                device=place,
+                progress=not as_json,
+                input_variance=input_variance,
+                **given,
+            )
+            if first:
+                _show(result, output, as_json)
+        except FimsymError as error:
+            if first:
+                click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+        if result.interrupted:
+            sys.exit(_INTERRUPTED)
+
+
+def _show(result: Analysis, output: Path | None, as_json: bool) -> None:
+    """Print a result, and write it."""
     if output is not None:
         result.save(output)
     if as_json:
@@ -89,15 +133,38 @@ def analyze_command(
             "constants": dict(result.constants),
             "inputs": result.inputs,
             "outputs": result.outputs,
-            "groups": [{"name": g.name, "size": g.size, **g.sums} for g in result.groups],
+            "interrupted": result.interrupted,
+            "expected_inputs": result.expected_inputs,
+            "coverage": result.coverage,
+            "groups": [
+                {"name": g.name, "size": g.size, **{n: _finite(v) for n, v in g.sums.items()}}
+                for g in result.groups
+            ],
             "roads": dict(result.roads),
             "frozen": list(result.frozen),
         }
-        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False))
         return
     click.echo(repr(result))
     if output is not None:
         click.echo(f"wrote {output}")
+
+
+def _finite(value: float) -> float | None:
+    """Return a number JSON can hold; it has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _device(name: str | None, network: torch.nn.Module) -> torch.device:
+    """Return the device of --device, or the network's own."""
+    import torch
+
+    if name is None:
+        return next((p.device for p in network.parameters()), torch.device("cpu"))
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"--device must be cpu, cuda or cuda:N; got {name!r}.") from None
 
 
 def _constants(given: tuple[str, ...]) -> dict[str, float]:

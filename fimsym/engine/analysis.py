@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from fimsym.engine.accumulate import Accumulator as Accumulator
 from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
-from fimsym.report.files import check_writable
+from fimsym.report.files import draft
 
 QUANTITIES = (
     "fisher",
@@ -56,14 +56,15 @@ class Analysis:
         inputs: Number of inputs n.
         outputs: Number of outputs m.
         values: Every computed quantity.
-        input_variance: Var_x I(x), sample variance over inputs; empty without "fisher",
-            NaN for a single input.
+        spread: Var_x I(x) as `input_variance` gives it; empty if it was not computed.
         groups: One record per group of parameters.
         grouping: How parameters are grouped.
         roads: Which road of the engine each parameter took.
         ways: How first and second derivatives were taken.
         frozen: Parameters left out because they do not require grad.
         link: What the network puts out, ``"natural"`` for h itself.
+        interrupted: Whether Ctrl-C ended the computation after `inputs` of them.
+        expected_inputs: Number of inputs of the whole data, where it is known.
     """
 
     family: str
@@ -71,12 +72,14 @@ class Analysis:
     inputs: int
     outputs: int
     values: Mapping[str, Mapping[str, Tensor]]
-    input_variance: Mapping[str, Tensor]
+    spread: Mapping[str, Tensor]
     grouping: str
     roads: Mapping[str, str]
     ways: Mapping[str, str]
     frozen: tuple[str, ...]
     link: str = "natural"
+    interrupted: bool = False
+    expected_inputs: int | None = None
 
     @property
     def fisher(self) -> Mapping[str, Tensor]:
@@ -99,6 +102,24 @@ class Analysis:
         return self._read("covariance")
 
     @property
+    def input_variance(self) -> Mapping[str, Tensor]:
+        """Var_x I(x) ≥ 0, per parameter: sample variance over inputs, NaN for a single one."""
+        if not self.spread:
+            raise UnsupportedError(
+                'input_variance was not computed. Ask for it: analyze(..., quantities=("fisher", '
+                "...), input_variance=True)."
+            )
+        return self.spread
+
+    @property
+    def coverage(self) -> str:
+        """What an interruption left out, in words; ``""`` without one."""
+        if not self.interrupted:
+            return ""
+        whole = "" if self.expected_inputs is None else f" of {self.expected_inputs}"
+        return f"interrupted after {self.inputs}{whole} inputs; means are over these {self.inputs}"
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """One record per group of parameters."""
         members: dict[str, list[str]] = {}
@@ -119,6 +140,8 @@ class Analysis:
         for group in self.groups:
             cells = [f"{group.sums[name]:26.6g}" for name in self.values]
             lines.append(f"{group.name:{width}} {group.size:10}" + "".join(cells))
+        if self.interrupted:
+            lines.append(self.coverage)
         if self.frozen:
             lines.append(f"left out, not requiring grad: {', '.join(self.frozen)}")
         return "\n".join(lines)
@@ -130,24 +153,24 @@ class Analysis:
         return pandas.DataFrame(rows).set_index("group")
 
     def save(self, path: str | Path) -> None:
-        """Write every tensor as ``quantity/parameter`` to a safetensors file.
+        """Write every tensor as ``quantity/parameter`` to a safetensors file, whole or not at all.
 
         Raises:
             DomainError: the path cannot be written.
         """
         tensors = {
             f"{quantity}/{name}": tensor.contiguous()
-            for quantity, named in {**self.values, "input_variance": self.input_variance}.items()
+            for quantity, named in {**self.values, "input_variance": self.spread}.items()
             for name, tensor in named.items()
         }
         record = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("values", "input_variance")
+            if field.name not in ("values", "spread")
         }
         save_file = _optional("safetensors.torch").save_file
-        check_writable(Path(path))
-        save_file(tensors, str(path), metadata={"fimsym": json.dumps(record)})
+        with draft(Path(path)) as place:
+            save_file(tensors, str(place), metadata={"fimsym": json.dumps(record)})
 
     @classmethod
     def load(cls, path: str | Path) -> Analysis:
@@ -173,7 +196,7 @@ class Analysis:
         }
         spread = values.pop("input_variance", {})
         record["frozen"] = tuple(record["frozen"])
-        return cls(values=values, input_variance=spread, **record)
+        return cls(values=values, spread=spread, **record)
 
     def plot(self) -> Any:
         """Return a matplotlib figure: per group, the Fisher trace and each deviation."""
@@ -250,46 +273,3 @@ def _optional(module: str) -> Any:
             f"this needs {module.partition('.')[0]}, which is not installed. "
             f"Run: pip install {module.partition('.')[0]}."
         ) from None
-
-
-class Accumulator:
-    """Mean over inputs of vectors over parameters, and the sample variance of one of them.
-
-    Everything is summed in float64; batches are merged by Chan's formula.
-    """
-
-    def __init__(self, quantities: tuple[str, ...], size: int, device: torch.device):
-        zeros = torch.zeros(size, dtype=torch.float64, device=device)
-        self.sums = {quantity: zeros.clone() for quantity in quantities}
-        self.squares = zeros.clone()
-
-    def add(self, block: slice, count: int, values: Mapping[str, Tensor]) -> None:
-        """Add the values [batch, param] of a batch, with `count` inputs already added."""
-        for quantity, value in values.items():
-            value = value.double()
-            total = value.sum(dim=0)
-            if quantity == "fisher":
-                spread = (value - total / value.shape[0]).square().sum(dim=0)
-                self._merge(block, count, value.shape[0], total, spread)
-            self.sums[quantity][block] += total
-
-    def add_totals(
-        self,
-        block: slice,
-        count: int,
-        batch: int,
-        totals: Mapping[str, Tensor],
-        spread: Tensor | None,
-    ) -> None:
-        """Add sums [param] over a batch, and that of squares of "fisher" about its mean."""
-        for quantity, total in totals.items():
-            if quantity == "fisher" and spread is not None:
-                self._merge(block, count, batch, total, spread)
-            self.sums[quantity][block] += total
-
-    def _merge(self, block, count, batch, total, spread):
-        """Add a batch's sum of squares about its mean to those about the mean of all."""
-        if count:
-            shift = total / batch - self.sums["fisher"][block] / count
-            spread = spread + shift.square() * (count * batch / (count + batch))
-        self.squares[block] += spread

@@ -2,51 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import collections
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from torch.utils.data.distributed import DistributedSampler
 
-from fimsym.errors import DomainError, ShapeError
+from fimsym.errors import DomainError, ShapeError, UnsupportedError
 
 Data = Tensor | np.ndarray | Iterable[Any]
+Batch = tuple[Tensor, Tensor | None]
+
+_LARGEST_PIECE = 2**28
+"""Bytes."""
+_SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
-def batches(data: Data, device: torch.device, dtype: torch.dtype) -> Iterator[tuple]:
-    """Yield (inputs, labels or None) for each batch of `data`.
+class Rows:
+    """The inputs of one process, batch by batch: rows rank, rank + world, … of the data.
+
+    Every process reads the same batches and keeps its rows, counted over all batches in
+    order; nothing is padded and no row comes twice. Iterating yields (inputs, labels or None).
 
     Args:
         data: A tensor or array of inputs; a tuple (inputs, labels); or a DataLoader or
             other iterable whose batches are inputs or (inputs, labels).
-        device: Where the inputs go.
-        dtype: Floating-point inputs are converted to it, others are left as they are.
+        rank: Number of this process.
+        world: Number of processes.
+
+    Attributes:
+        read: Number of rows read so far, those of the other processes included.
 
     Raises:
         ShapeError: there is no input.
         DomainError: an input is not finite, or is nothing a tensor can be made of.
+        UnsupportedError: the batches differ between processes.
     """
-    count = 0
-    for batch in _whole(data):
-        inputs, labels = _pair(batch)
-        inputs = _tensor(inputs, "inputs").to(device)
-        if inputs.ndim == 0:
-            raise ShapeError("a batch must be [batch, …]; got a single number.")
-        if inputs.is_floating_point():
-            _require_finite(inputs, count)
-            inputs = inputs.to(dtype)
-        labels = None if labels is None else _tensor(labels, "labels").to(device)
-        if labels is not None and labels.shape[:1] != inputs.shape[:1]:
-            raise ShapeError(
-                f"inputs and labels must have the same length; got {inputs.shape[0]} and "
-                f"{list(labels.shape)}."
-            )
-        if inputs.shape[0]:
-            count += inputs.shape[0]
-            yield inputs, labels
-    if count == 0:
-        raise ShapeError("data is empty; expected at least one input.")
+
+    def __init__(self, data: Data, rank: int = 0, world: int = 1):
+        self._batches = _whole(data)
+        _check_sampler(data, world)
+        self.rank = rank
+        self.world = world
+        self.read = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            inputs, labels = _checked(batch)
+            first = (self.rank - self.read) % self.world
+            start = self.read + first
+            self.read += inputs.shape[0]
+            if self.world > 1:
+                inputs = inputs[first :: self.world]
+                labels = None if labels is None else labels[first :: self.world]
+            if inputs.is_floating_point():
+                _require_finite(inputs, start, self.world)
+            if inputs.shape[0]:
+                yield inputs, labels
+        if self.read == 0:
+            raise ShapeError("data is empty; expected at least one input.")
+
+
+def grouped(batches: Iterable[Batch], wanted: Callable[[], int | None]) -> Iterator[Batch]:
+    """Merge and cut batches, so that the size of a piece does not depend on theirs.
+
+    Only batches of equal trailing shape and dtype, in inputs and labels, are merged. Pieces
+    that lie in one batch are views of it. Merging stops at 256 MB.
+
+    Args:
+        batches: Pairs (inputs, labels or None).
+        wanted: Returns the largest number of rows of the next piece, or None for the next
+            batch as it came; asked anew for every piece.
+    """
+    held = _Held()
+    for batch in batches:
+        if not held.fits(batch):
+            yield from held.pieces(wanted, everything=True)
+        held.add(batch)
+        del batch
+        yield from held.pieces(wanted, everything=False)
+    yield from held.pieces(wanted, everything=True)
+
+
+class _Held:
+    """Batches of one kind that wait to be cut into pieces."""
+
+    def __init__(self):
+        self._batches: collections.deque[Batch] = collections.deque()
+        self._rows = 0
+
+    def fits(self, batch: Batch) -> bool:
+        return not self._batches or _kind(self._batches[0]) == _kind(batch)
+
+    def add(self, batch: Batch) -> None:
+        self._batches.append(batch)
+        self._rows += len(batch[0])
+
+    def pieces(self, wanted, everything) -> Iterator[Batch]:
+        """Yield full pieces, and with `everything` also what remains."""
+        while self._batches:
+            rows = wanted()
+            first = self._batches[0][0]
+            if rows is None:
+                rows = len(first)
+            else:
+                width = max(1, first[:1].numel() * first.element_size())
+                rows = max(1, min(rows, _LARGEST_PIECE // width))
+            if self._rows < rows and not everything:
+                return
+            yield self._cut(rows)
+
+    def _cut(self, rows) -> Batch:
+        taken = []
+        while rows and self._batches:
+            inputs, labels = self._batches.popleft()
+            if len(inputs) > rows:
+                rest = None if labels is None else labels[rows:]
+                self._batches.appendleft((inputs[rows:], rest))
+                inputs, labels = inputs[:rows], None if labels is None else labels[:rows]
+            taken.append((inputs, labels))
+            rows -= len(inputs)
+            self._rows -= len(inputs)
+        if len(taken) == 1:
+            return taken[0]
+        inputs, labels = zip(*taken, strict=True)
+        return torch.cat(inputs), None if labels[0] is None else torch.cat(labels)
+
+
+def placed(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+    """Return a batch on a device; floating-point inputs in a dtype, others as they are."""
+    inputs, labels = batch
+    inputs = inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)
+    return inputs, None if labels is None else labels.to(device)
 
 
 def length(data: Data) -> int | None:
@@ -55,11 +152,16 @@ def length(data: Data) -> int | None:
         return length(data[0])
     if isinstance(data, Tensor | np.ndarray):
         return len(data) if data.ndim else None
-    dataset = getattr(data, "dataset", None)
-    try:
-        return len(dataset) if dataset is not None else None
-    except TypeError:
+    if isinstance(data, DataLoader):
+        return _length_of_loader(data)
+    return None
+
+
+def _length_of_loader(loader):
+    if loader.batch_size is None or isinstance(loader.dataset, IterableDataset):
         return None
+    rows = len(loader.sampler)
+    return rows - rows % loader.batch_size if loader.drop_last else rows
 
 
 def check_labels(labels: Tensor, outputs: int, first_row: int, columns: int) -> None:
@@ -102,6 +204,45 @@ def _whole(data):
     return data
 
 
+def _check_sampler(data, world):
+    """Refuse a loader that gives every process other batches, or that pads."""
+    if not isinstance(data, DataLoader):
+        return
+    inner = getattr(data.batch_sampler, "sampler", data.sampler)
+    if any(isinstance(sampler, DistributedSampler) for sampler in (data.sampler, inner)):
+        raise UnsupportedError(
+            "the DataLoader has a DistributedSampler, which repeats rows to make equal shares; "
+            "expected the plain loader of all rows, DataLoader(dataset, batch_size=…): analyze "
+            "shares them out itself."
+        )
+    if world > 1 and isinstance(inner, _SHUFFLING):
+        raise UnsupportedError(
+            f"the DataLoader shuffles ({type(inner).__name__}), in every process in another way; "
+            "expected the same batches in all of them. Pass shuffle=False: means over the data "
+            "do not depend on its order."
+        )
+
+
+def _checked(batch) -> Batch:
+    """Return a batch as tensors, inputs and labels of one length."""
+    inputs, labels = _pair(batch)
+    inputs = _tensor(inputs, "inputs")
+    if inputs.ndim == 0:
+        raise ShapeError("a batch must be [batch, …]; got a single number.")
+    labels = None if labels is None else _tensor(labels, "labels")
+    if labels is not None and labels.shape[:1] != inputs.shape[:1]:
+        raise ShapeError(
+            f"inputs and labels must have the same length; got {inputs.shape[0]} and "
+            f"{list(labels.shape)}."
+        )
+    return inputs, labels
+
+
+def _kind(batch):
+    """Return what batches must share to be merged."""
+    return [part if part is None else (part.shape[1:], part.dtype, part.device) for part in batch]
+
+
 def _pair(batch):
     if isinstance(batch, tuple | list):
         if len(batch) not in (1, 2) or not all(_is_array(part) for part in batch):
@@ -120,20 +261,22 @@ def _is_array(value):
 
 def _tensor(value, what):
     try:
-        return value if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
+        if isinstance(value, Tensor):
+            return value
+        array = np.asarray(value)
+        shared = array.flags.writeable and all(step >= 0 for step in array.strides)
+        return torch.from_numpy(array) if shared else torch.tensor(array)
     except (TypeError, ValueError) as error:
         raise DomainError(
             f"{what} must be a tensor or an array of numbers; got {type(value).__name__} ({error})."
         ) from None
 
 
-def _require_finite(inputs, first_row):
+def _require_finite(inputs, first_row, step):
     finite = inputs.isfinite()
     if not bool(finite.all()):
-        row = int((~finite).flatten(1).any(dim=1).nonzero()[0, 0]) if inputs.ndim > 1 else int(
-            (~finite).nonzero()[0, 0]
-        )  # fmt: skip
+        row = int((~finite).reshape(len(inputs), -1).any(dim=1).nonzero()[0, 0])
         raise DomainError(
-            f"input {first_row + row} holds a NaN or an infinity; expected finite numbers. "
+            f"input {first_row + step * row} holds a NaN or an infinity; expected finite numbers. "
             "Remove the row or fill in the value."
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from fimsym.errors import DomainError
@@ -37,18 +39,30 @@ def _obstacle(path: Path) -> str:
     return ""
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+@contextlib.contextmanager
+def draft(path: Path) -> Iterator[Path]:
+    """Yield a place to write to, which becomes `path` once the block has ended without error.
 
     Raises:
         DomainError: it cannot be written.
     """
     check_writable(path)
     path = path.resolve()
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    place = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        yield place
+        place.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise DomainError(f"cannot write {path}: {error.strerror}. Choose another path.") from None
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        DomainError: it cannot be written.
+    """
+    with draft(path) as place:
+        place.write_text(text, encoding="utf-8")

@@ -11,17 +11,21 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+_SPEED_OVER = 600
+"""Seconds over which the time left is estimated: single steps may take a minute."""
 
 
 @contextlib.contextmanager
 def progress(description: str, total: int | None, enabled: bool) -> Iterator[Callable]:
-    """Show a bar while the block runs; yields ``advance(steps=1)``.
+    """Show a bar and the time left while the block runs; yields ``advance(steps=1)``.
 
     Args:
         description: What is being done.
-        total: Number of steps, None when unknown.
+        total: Number of steps; None when unknown, which shows the time spent instead.
         enabled: False hides it; it is also hidden when standard error is no terminal.
     """
     console = Console(stderr=True)
@@ -29,9 +33,16 @@ def progress(description: str, total: int | None, enabled: bool) -> Iterator[Cal
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TimeElapsedColumn() if total is None else TimeRemainingColumn(),
     )
     hidden = not (enabled and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=hidden,
+        speed_estimate_period=_SPEED_OVER,
+    )
+    with bar:
         task = bar.add_task(description, total=total)
         yield lambda steps=1: bar.advance(task, steps)

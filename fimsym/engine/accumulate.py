@@ -1,0 +1,101 @@
+"""Sums over inputs, and what is needed to merge those of several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class Accumulator:
+    """Mean over inputs of vectors over parameters, and the sample variance of one of them.
+
+    Everything is summed in float64; batches are merged by Chan's formula.
+
+    Args:
+        quantities: Names of the vectors; "fisher" is the one with a variance.
+        size: Number of parameters.
+        device: Where the sums are kept.
+        spread: Whether the variance over inputs is wanted.
+
+    Attributes:
+        sums: Σ_x of every quantity, [param].
+        squares: Σ_x (I(x) − Ī)² of "fisher", [param]; None if not wanted.
+    """
+
+    def __init__(
+        self, quantities: tuple[str, ...], size: int, device: torch.device, spread: bool = True
+    ):
+        zeros = torch.zeros(size, dtype=torch.float64, device=device)
+        self.sums = {quantity: zeros.clone() for quantity in quantities}
+        self.squares = zeros if spread and "fisher" in quantities else None
+
+    def add(self, block: slice, count: int, values: Mapping[str, Tensor]) -> None:
+        """Add the values [batch, param] of a batch, with `count` inputs already added."""
+        for quantity, value in values.items():
+            value = value.double()
+            total = value.sum(dim=0)
+            if quantity == "fisher" and self.squares is not None:
+                spread = (value - total / value.shape[0]).square().sum(dim=0)
+                self._merge(self.squares, block, count, value.shape[0], total, spread)
+            self.sums[quantity][block] += total
+
+    def add_totals(
+        self,
+        block: slice,
+        count: int,
+        batch: int,
+        totals: Mapping[str, Tensor],
+        spread: Tensor | None,
+    ) -> None:
+        """Add sums [param] over a batch, and that of squares of "fisher" about its mean.
+
+        Raises:
+            ValueError: the squares are wanted and not given.
+        """
+        for quantity, total in totals.items():
+            if quantity == "fisher" and self.squares is not None:
+                if spread is None:
+                    raise ValueError('the sum of squares of "fisher" is wanted; got None.')
+                self._merge(self.squares, block, count, batch, total, spread)
+            self.sums[quantity][block] += total
+
+    def packed(self, count: int, reference: Tensor | None) -> Tensor:
+        """Return all sums over `count` inputs as one vector that adds up over processes.
+
+        Squares about the own mean do not add up; those about a common reference do:
+        Σ_x (I(x) − c)² = Σ_x (I(x) − Ī)² + n (Ī − c)².
+
+        Args:
+            count: Number of inputs n.
+            reference: c, [param]; None without squares.
+        """
+        parts = list(self.sums.values())
+        if self.squares is not None and reference is not None:
+            parts.append(self.squares + self._shift(count, reference))
+        return torch.cat(parts)
+
+    def unpack(self, vector: Tensor, count: int, reference: Tensor | None) -> None:
+        """Replace the sums by what `packed` wrote, added up over `count` inputs in all."""
+        rows = iter(vector.to(next(iter(self.sums.values())).device).chunk(self._rows))
+        self.sums = {quantity: next(rows) for quantity in self.sums}
+        if self.squares is not None and reference is not None:
+            self.squares = (next(rows) - self._shift(count, reference)).clamp(min=0)
+
+    @property
+    def _rows(self) -> int:
+        return len(self.sums) + (self.squares is not None)
+
+    def _shift(self, count, reference):
+        """Return n (Ī − c)²."""
+        if not count:
+            return torch.zeros_like(reference)
+        return (self.sums["fisher"] / count - reference).square() * count
+
+    def _merge(self, squares, block, count, batch, total, spread):
+        """Add a batch's sum of squares about its mean to those about the mean of all."""
+        if count:
+            shift = total / batch - self.sums["fisher"][block] / count
+            spread = spread + shift.square() * (count * batch / (count + batch))
+        squares[block] += spread

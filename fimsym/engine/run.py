@@ -1,0 +1,166 @@
+"""One call of `analyze`: from batches of inputs to sums over them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fimsym.engine import data as inputs_of
+from fimsym.engine.accumulate import Accumulator
+from fimsym.engine.analysis import Analysis
+from fimsym.engine.distributed import Ranks, Share
+from fimsym.engine.functional import Functional
+from fimsym.engine.head import Head
+from fimsym.engine.interruption import Interruption
+from fimsym.engine.network import (
+    Network,
+    check_examples_independent,
+    check_finite,
+    check_outputs,
+)
+from fimsym.engine.roads import Roads
+from fimsym.errors import FimsymError, ShapeError
+from fimsym.report.progress import progress as progress_bar
+
+_LOOKED_AT = 8
+_FIRST_ROWS = 32
+"""Inputs of the first chunk, after which it is known how many fit."""
+
+
+class Run:
+    """What stays the same over the inputs of one call, and the sums over them.
+
+    Args:
+        network: The network.
+        head: The law of the labels.
+        asked: The quantities to compute.
+        limit: Budget of the chunks in bytes.
+        sums: What is added to.
+        ranks: The processes that share the inputs.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        head: Head,
+        asked: tuple[str, ...],
+        limit: int,
+        sums: Accumulator,
+        ranks: Ranks,
+    ):
+        self.network = network
+        self.head = head
+        self.sums = sums
+        self.ranks = ranks
+        self.count = 0
+        self.outputs = 0
+        self.rows = 1
+        self.roads = Roads(network, head, asked, limit, sums.squares is not None)
+        self.functional = Functional(network, head, asked, limit)
+
+    def analyze(self, data: inputs_of.Data, grouping: str, show: bool) -> Analysis:
+        """Return the analysis of this process's share of the data, merged with the others'."""
+        with Interruption() as stop:
+            share = self.ranks.merge(self.sums, self._cover(data, show, stop))
+        if not share.count:
+            raise KeyboardInterrupt
+        return self._result(grouping, share)
+
+    def _cover(self, data, show, stop) -> Share:
+        """Add up this process's rows, until told to stop."""
+        ranks = self.ranks
+        total = inputs_of.length(data)
+        own = ranks.rows(total)
+        rows = inputs_of.Rows(data, ranks.rank, ranks.world)
+        what = "analyzing" if ranks.world == 1 else f"analyzing, rank 0 of {ranks.world}"
+        with progress_bar(what, own, show and ranks.rank == 0) as advance:
+            for batch in inputs_of.grouped(stop.until_requested(rows), self._wanted):
+                if stop.requested:
+                    break
+                inputs, labels = inputs_of.placed(batch, self.network.device, self.network.dtype)
+                try:
+                    self._add(inputs, labels, advance)
+                except FimsymError as error:
+                    raise ranks.located(error) from error.__cause__
+        return Share(
+            count=self.count,
+            read=rows.read,
+            total=total,
+            interrupted=stop.requested and self.count != own,
+            outputs=self.outputs,
+            size=self.network.size,
+            weight=float(self.network.theta.double().abs().sum()),
+            taken=(self.roads.taken, self.functional.ways),
+        )
+
+    def _wanted(self) -> int:
+        return self.rows if self.outputs else _FIRST_ROWS
+
+    def _add(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
+        """Add some inputs, as many at a time as fit."""
+        if self.count == 0:
+            self._start(inputs[:_LOOKED_AT])
+        for start in range(0, len(inputs), self.rows):
+            part = slice(start, start + self.rows)
+            self._add_chunk(inputs[part], None if labels is None else labels[part], advance)
+
+    def _start(self, inputs: Tensor) -> None:
+        """Fix the number of outputs, and of inputs to take at a time."""
+        h = check_outputs(self.network, inputs, self.head.minimum_outputs)
+        self.outputs = h.shape[1]
+        self.rows, rest = self.roads.rows(inputs)
+        if rest:
+            self.rows = min(self.rows, self.functional.rows(rest, self.outputs))
+
+    def _add_chunk(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
+        graph = self.roads.trace(inputs)
+        h = graph.h.detach()
+        check_finite(h, self.count)
+        self.head.check(h, self.count)
+        _check_width(h, self.outputs)
+        check_examples_independent(self.network, inputs, h, self.count)
+        if labels is not None:
+            inputs_of.check_labels(labels, self.outputs, self.count, self.head.targets(h.shape[1]))
+        rest = self.roads.add(graph, inputs, self.count, self.sums)
+        done = 0.0
+        if rest:
+            share = len(h) / len(self.functional.blocks(rest, self.outputs))
+            for _ in self.functional.add(rest, h, inputs, self.count, self.sums):
+                advance(share)
+                done += share
+        advance(len(h) - done)
+        self.count += len(h)
+
+    def _result(self, grouping, share: Share) -> Analysis:
+        network = self.network
+        values = {
+            quantity: network.split((total / share.count).cpu())
+            for quantity, total in self.sums.sums.items()
+        }
+        spread = {}
+        if self.sums.squares is not None:
+            divisor = share.count - 1 if share.count > 1 else float("nan")
+            spread = network.split((self.sums.squares / divisor).cpu())
+        roads, ways = share.taken
+        return Analysis(
+            family=self.head.spec.name,
+            link=self.head.link,
+            constants=self.head.constants,
+            inputs=share.count,
+            outputs=share.outputs,
+            values=values,
+            spread=spread,
+            grouping=grouping,
+            roads=roads,
+            ways=ways,
+            frozen=network.frozen,
+            interrupted=share.interrupted,
+            expected_inputs=share.total,
+        )
+
+
+def _check_width(h, outputs):
+    if h.shape[1] != outputs:
+        raise ShapeError(
+            f"the model returned {outputs} outputs for the first batch and {h.shape[1]} for a "
+            "later one; expected the same number."
+        )
