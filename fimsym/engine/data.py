@@ -111,16 +111,17 @@ class _Held:
     def pieces(self, wanted, everything) -> Iterator[Batch]:
         """Yield full pieces, and with `everything` also what remains."""
         while self._batches:
-            rows = wanted()
-            first = self._batches[0][0]
-            if rows is None:
-                rows = len(first)
-            else:
-                width = max(1, first[:1].numel() * first.element_size())
-                rows = max(1, min(rows, _LARGEST_PIECE // width))
+            rows = self._allowed(wanted())
             if self._rows < rows and not everything:
                 return
             yield self._cut(rows)
+
+    def _allowed(self, rows):
+        first, _ = self._batches[0]
+        if rows is None:
+            return len(first)
+        width = max(1, first[:1].numel() * first.element_size())
+        return max(1, min(rows, _LARGEST_PIECE // width))
 
     def _cut(self, rows) -> Batch:
         taken = []
@@ -265,7 +266,7 @@ def _tensor(value, what):
             return value
         array = np.asarray(value)
         shared = array.flags.writeable and all(step >= 0 for step in array.strides)
-        return torch.from_numpy(array) if shared else torch.tensor(array)
+        return torch.from_numpy(array if shared else array.copy())
     except (TypeError, ValueError) as error:
         raise DomainError(
             f"{what} must be a tensor or an array of numbers; got {type(value).__name__} ({error})."
