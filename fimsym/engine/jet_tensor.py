@@ -1,0 +1,263 @@
+"""Second-order Taylor expansions that pass for tensors, and the table of what they go through."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+Rule = Callable[[Any, tuple, dict], Any]
+
+#: Name of an operation to its rule. An entry without a prefix holds for the function, the
+#: method and the functional of that name; ``F.`` and ``linalg.`` say which one is meant.
+RULES: dict[str, Rule] = {}
+_BY_FUNCTION: dict[Any, Rule] = {}
+_IN_PLACE: dict[Any, Any] = {}
+_EVERYWHERE = (torch, Tensor, F, torch._C._nn, torch.special)
+_PREFIXES = {"F": (F,), "linalg": (torch.linalg,), "torch": (torch, Tensor)}
+
+
+class NoJetRule(NotImplementedError):  # noqa: N818
+    """An operation has no exact rule for jets; derivatives must be taken another way."""
+
+
+def refuse(func: Any, why: str = "is not in the table") -> NoJetRule:
+    """Return the exception that names an operation."""
+    owner = getattr(func, "__self__", None)  # a getter is bound to the property it reads
+    name = getattr(owner, "__name__", None) if _name(func) == "__get__" else None
+    return NoJetRule(f"second-order jets: {name or _name(func)} {why}.")
+
+
+class _Carrier(Tensor):
+    """A tensor without data of its own; every operation on it goes through the table.
+
+    What slips past ``__torch_function__`` reaches ``__torch_dispatch__`` and is refused, so
+    that an expansion is never mistaken for its value.
+    """
+
+    value: Tensor
+
+    @staticmethod
+    def carry(cls: type, value: Tensor) -> Any:
+        """Return an empty tensor that looks like `value`."""
+        return Tensor._make_wrapper_subclass(
+            cls, value.shape, dtype=value.dtype, device=value.device
+        )
+
+    @property
+    def shape(self) -> torch.Size:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.value.shape
+
+    @property
+    def dtype(self) -> torch.dtype:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.value.dtype
+
+    def __repr__(self, **_: Any) -> str:
+        return f"{type(self).__name__}(shape={list(self.shape)}, dtype={self.dtype})"
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return _dispatch(func, types, args, dict(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise refuse(func, "was reached past the table")
+
+
+class Jet(_Carrier):
+    """x(t) = value + t·first + t²/2·second up to O(t³).
+
+    Args:
+        value: x(0), an ordinary tensor.
+        first: x'(0), of the same shape, or None where it vanishes identically. May be batched
+            by an enclosing ``torch.vmap`` over directions while `value` is not.
+        second: x''(0), likewise.
+    """
+
+    first: Tensor | None
+    second: Tensor | None
+    aliased: bool
+
+    def __new__(cls, value: Tensor, first: Tensor | None = None, second: Tensor | None = None):
+        jet = _Carrier.carry(cls, value)
+        jet.value = value
+        jet.first = _spread(first, value)
+        jet.second = _spread(second, value)
+        jet.aliased = True  # what the caller made shares memory with what the caller holds
+        return jet
+
+
+class Shifted(_Carrier):
+    """The weight W of one linear layer whose output is to move: z(t) = Wa + b + t·direction.
+
+    Args:
+        weight: W, [out, in].
+        direction: Where the pre-activation moves, [out] for every row alike, or anything
+            that broadcasts to the layer's output.
+    """
+
+    direction: Tensor
+    used: bool
+
+    def __new__(cls, weight: Tensor, direction: Tensor):
+        marker = _Carrier.carry(cls, weight)
+        marker.value = weight
+        marker.direction = direction
+        marker.used = False
+        return marker
+
+
+def jet(value: Tensor, first: Tensor | None, second: Tensor | None) -> Tensor:
+    """Return a jet, or the value alone where both derivatives vanish identically."""
+    if first is None and second is None:
+        return value
+    made = Jet(value, first, second)
+    made.aliased = False
+    return made
+
+
+def parts(x: Any) -> tuple[Any, Tensor | None, Tensor | None]:
+    """Return value, first and second derivative of a jet or of a constant."""
+    return (x.value, x.first, x.second) if isinstance(x, Jet) else (x, None, None)
+
+
+def total(*terms: Tensor | None) -> Tensor | None:
+    """Return the sum of the terms that do not vanish identically."""
+    present = [term for term in terms if term is not None]
+    return sum(present[1:], start=present[0]) if present else None
+
+
+def jets_in(tree: Any) -> Iterator[Jet]:
+    """Yield every jet among nested arguments."""
+    if isinstance(tree, Jet):
+        yield tree
+    elif isinstance(tree, list | tuple):
+        for item in tree:
+            yield from jets_in(item)
+    elif isinstance(tree, dict):
+        yield from jets_in(list(tree.values()))
+
+
+def replaced(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """Return nested arguments with every leaf changed."""
+    if isinstance(tree, list | tuple):
+        items = [replaced(item, change) for item in tree]
+        return items if isinstance(tree, list) else tuple(items)
+    if isinstance(tree, dict):
+        return {name: replaced(item, change) for name, item in tree.items()}
+    return change(tree)
+
+
+def table(names: str, rule: Rule) -> None:
+    """Enter a rule for operations named in a string, and for their in-place forms."""
+    for name in names.split():
+        RULES[name] = rule
+        prefix, _, bare = name.rpartition(".")
+        for space in _PREFIXES[prefix] if prefix else _EVERYWHERE:
+            if callable(function := getattr(space, bare, None)):
+                _BY_FUNCTION[function] = rule
+                if callable(inplace := getattr(space, f"{bare}_", None)):
+                    _IN_PLACE[inplace] = function
+    for operator in ("add", "sub", "mul", "truediv", "pow"):
+        _IN_PLACE[getattr(Tensor, f"__i{operator}__")] = getattr(Tensor, f"__{operator}__")
+
+
+def properties(names: str, rule: Rule) -> None:
+    """Enter a rule for attributes of tensors."""
+    for name in names.split():
+        RULES[f".{name}"] = rule
+        _BY_FUNCTION[getattr(Tensor, name).__get__] = rule
+
+
+def rule(names: str) -> Callable[[Callable], Callable]:
+    """Enter a function with the operation's own signature as its rule."""
+
+    def enter(body: Callable) -> Callable:
+        signature = inspect.signature(body)
+
+        def bound(func, args, kwargs):
+            try:
+                call = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise refuse(func, f"was called in a form not in the table ({error})") from None
+            return body(*call.args, **call.kwargs)
+
+        table(names, bound)
+        return body
+
+    return enter
+
+
+def _dispatch(func, types, args, kwargs):
+    """Apply the rule of an operation; in-place operations rebind what they write to."""
+    if Shifted in types:
+        return _shifted(func, args, kwargs)
+    in_place = func in _IN_PLACE or kwargs.pop("inplace", False)
+    func = _IN_PLACE.get(func, func)
+    if func not in _BY_FUNCTION or kwargs.get("out") is not None:
+        raise refuse(func)
+    result = _BY_FUNCTION[func](func, args, kwargs)
+    if in_place:
+        return _rebind(func, args[0], result)
+    _mark_aliases(result, (args, kwargs))
+    return result
+
+
+def _shifted(func, args, kwargs):
+    if func is not F.linear:
+        raise refuse(func, "was reached by a shifted weight; only linear takes one")
+
+    def linear(input, weight, bias=None):
+        if isinstance(weight, Shifted) and not any(isinstance(x, _Carrier) for x in (input, bias)):
+            if weight.used:
+                raise refuse(func, "uses a shifted weight a second time")
+            weight.used = True
+            value = F.linear(input, weight.value, bias)
+            return jet(value, weight.direction, None)
+        raise refuse(func, "met a shifted weight together with another moving argument")
+
+    return linear(*args, **kwargs)
+
+
+def _rebind(func, target, result):
+    """Give an in-place operation's result to its target, unless something else would see it."""
+    if not isinstance(target, Jet) or target.aliased:
+        raise refuse(func, "writes in place into memory that is shared, or into a constant")
+    value, first, second = parts(result)
+    if value.shape != target.shape or value.dtype != target.dtype:
+        raise refuse(func, "changes the shape or dtype of what it writes into")
+    target.value, target.first, target.second = value, first, second
+    return target
+
+
+def _mark_aliases(result, arguments) -> None:
+    """Remember which jets share memory, so that none of them is written in place."""
+    outputs = result if isinstance(result, list | tuple) else [result]
+    outputs = [x for x in outputs if isinstance(x, Tensor)]
+    memory = {_memory(parts(x)[0]) for x in outputs}
+    for source in jets_in(arguments):
+        itself = len(outputs) == 1 and outputs[0] is source
+        if _memory(source.value) in memory | {None} and not itself:
+            for one in (source, *jets_in(outputs)):
+                one.aliased = True
+
+
+def _memory(value: Tensor) -> int | None:
+    try:
+        return value.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return None
+
+
+def _spread(component: Tensor | None, value: Tensor) -> Tensor | None:
+    if component is None or component.shape == value.shape:
+        return component
+    return component.expand(value.shape)
+
+
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", None) or str(func)
