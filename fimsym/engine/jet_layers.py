@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from fimsym.engine.jet_rules import Product
+from fimsym.engine.jet_rules import Product, only_column
 from fimsym.engine.jet_tensor import Jet, jet, parts, refuse, rule, table, total
 
 _THREE = (1, 2, 3)
@@ -18,7 +18,13 @@ _THREE = (1, 2, 3)
 
 @rule("F.linear")
 def _linear(input, weight, bias=None):
-    return _shift(Product()(F.linear, (input, weight), {}), bias)
+    column = only_column(input)
+    if column is None or isinstance(weight, Jet):
+        return _shift(Product()(F.linear, (input, weight), {}), bias)
+    value = F.linear(input.value, weight)
+    seen = weight.index_select(1, column.unit.reshape(1)).squeeze(1)
+    moving = (None if c is None else c.entries.unsqueeze(-1) * seen for c in input.raw)
+    return _shift(jet(value, *moving), bias)
 
 
 @rule("F.bilinear")

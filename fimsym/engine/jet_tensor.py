@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -68,6 +69,27 @@ class _Carrier(Tensor):
         raise refuse(func, "was reached past the table")
 
 
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A derivative that is zero outside one position of the last axis.
+
+    Attributes:
+        entries: Its values at that position, or their number where they are all alike.
+        unit: The position, an integer scalar; both may be batched by ``torch.vmap``.
+        like: A tensor of the shape of the whole.
+    """
+
+    entries: Tensor
+    unit: Tensor
+    like: Tensor
+
+    def dense(self) -> Tensor:
+        """Return the whole."""
+        places = torch.arange(self.like.shape[-1], device=self.like.device)
+        whole = self.entries.unsqueeze(-1) * (places == self.unit).to(self.like.dtype)
+        return whole.expand(self.like.shape)
+
+
 class Jet(_Carrier):
     """x(t) = value + t·first + t²/2·second up to O(t³).
 
@@ -78,17 +100,38 @@ class Jet(_Carrier):
         second: x''(0), likewise.
     """
 
-    first: Tensor | None
-    second: Tensor | None
+    raw: tuple[Tensor | Column | None, Tensor | Column | None]
     aliased: bool
 
-    def __new__(cls, value: Tensor, first: Tensor | None = None, second: Tensor | None = None):
+    def __new__(
+        cls,
+        value: Tensor,
+        first: Tensor | Column | None = None,
+        second: Tensor | Column | None = None,
+    ):
         jet = _Carrier.carry(cls, value)
         jet.value = value
-        jet.first = _spread(first, value)
-        jet.second = _spread(second, value)
+        jet.raw = _spread(first, value), _spread(second, value)
         jet.aliased = True  # what the caller made shares memory with what the caller holds
         return jet
+
+    @property
+    def first(self) -> Tensor | None:
+        """x'(0)."""
+        return self._dense(0)
+
+    @property
+    def second(self) -> Tensor | None:
+        """x''(0)."""
+        return self._dense(1)
+
+    def _dense(self, which: int) -> Tensor | None:
+        found = self.raw[which]
+        if not isinstance(found, Column):
+            return found
+        whole = found.dense()
+        self.raw = (whole, self.raw[1]) if which == 0 else (self.raw[0], whole)
+        return whole
 
 
 class Shifted(_Carrier):
@@ -97,7 +140,8 @@ class Shifted(_Carrier):
     Args:
         weight: W, [out, in].
         direction: Where the pre-activation moves, [out] for every row alike, or anything
-            that broadcasts to the layer's output.
+            that broadcasts to the layer's output; or the position of one output, an integer
+            scalar, which is cheaper: the layer above sees one column of its weight alone.
     """
 
     direction: Tensor
@@ -111,7 +155,7 @@ class Shifted(_Carrier):
         return marker
 
 
-def jet(value: Tensor, first: Tensor | None, second: Tensor | None) -> Tensor:
+def jet(value: Tensor, first: Any, second: Any) -> Tensor:
     """Return a jet, or the value alone where both derivatives vanish identically."""
     if first is None and second is None:
         return value
@@ -123,6 +167,11 @@ def jet(value: Tensor, first: Tensor | None, second: Tensor | None) -> Tensor:
 def parts(x: Any) -> tuple[Any, Tensor | None, Tensor | None]:
     """Return value, first and second derivative of a jet or of a constant."""
     return (x.value, x.first, x.second) if isinstance(x, Jet) else (x, None, None)
+
+
+def value_of(x: Any) -> Any:
+    """Return the value of a jet, and anything else as it is."""
+    return x.value if isinstance(x, Jet) else x
 
 
 def total(*terms: Tensor | None) -> Tensor | None:
@@ -217,6 +266,9 @@ def _shifted(func, args, kwargs):
                 raise refuse(func, "uses a shifted weight a second time")
             weight.used = True
             value = F.linear(input, weight.value, bias)
+            if weight.direction.dtype == torch.int64:
+                one = torch.ones((), dtype=value.dtype, device=value.device)
+                return jet(value, Column(one, weight.direction, value), None)
             return jet(value, weight.direction, None)
         raise refuse(func, "met a shifted weight together with another moving argument")
 
@@ -227,10 +279,10 @@ def _rebind(func, target, result):
     """Give an in-place operation's result to its target, unless something else would see it."""
     if not isinstance(target, Jet) or target.aliased:
         raise refuse(func, "writes in place into memory that is shared, or into a constant")
-    value, first, second = parts(result)
+    value, *moving = parts(result)
     if value.shape != target.shape or value.dtype != target.dtype:
         raise refuse(func, "changes the shape or dtype of what it writes into")
-    target.value, target.first, target.second = value, first, second
+    target.value, target.raw = value, tuple(moving)
     return target
 
 
@@ -238,7 +290,7 @@ def _mark_aliases(result, arguments) -> None:
     """Remember which jets share memory, so that none of them is written in place."""
     outputs = result if isinstance(result, list | tuple) else [result]
     outputs = [x for x in outputs if isinstance(x, Tensor)]
-    memory = {_memory(parts(x)[0]) for x in outputs}
+    memory = {_memory(value_of(x)) for x in outputs}
     for source in jets_in(arguments):
         itself = len(outputs) == 1 and outputs[0] is source
         if _memory(source.value) in memory | {None} and not itself:
@@ -253,8 +305,8 @@ def _memory(value: Tensor) -> int | None:
         return None
 
 
-def _spread(component: Tensor | None, value: Tensor) -> Tensor | None:
-    if component is None or component.shape == value.shape:
+def _spread(component: Any, value: Tensor) -> Any:
+    if component is None or isinstance(component, Column) or component.shape == value.shape:
         return component
     return component.expand(value.shape)
 
