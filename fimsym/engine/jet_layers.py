@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import types
-from typing import Any
-
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
 
 from fimsym.engine.jet_rules import Product, only_column
-from fimsym.engine.jet_tensor import Jet, jet, parts, refuse, rule, table, total
+from fimsym.engine.jet_table import refuse, rule, table
+from fimsym.engine.jet_tensor import Jet, jet, parts, total
 
 _THREE = (1, 2, 3)
 
@@ -29,7 +25,7 @@ def _linear(input, weight, bias=None):
 
 @rule("F.bilinear")
 def _bilinear(input1, input2, weight, bias=None):
-    return _shift(Product((0, 1, 2))(F.bilinear, (input1, input2, weight), {}), bias)
+    return _shift(torch.einsum("...i,kij,...j->...k", input1, weight, input2), bias)
 
 
 def _shift(output, bias):
@@ -215,133 +211,7 @@ def _std(input, dim=None, unbiased=True, keepdim=False, *, correction=None):
 
 @rule("norm linalg.norm linalg.vector_norm")
 def _norm(input, ord=2, dim=None, keepdim=False, *, p=None, dtype=None):
-    if (p or ord) not in (2, "fro") or dtype is not None or dim is None and input.ndim > 1:
+    along = isinstance(dim, int) or (dim is None and input.ndim == 1)
+    if (ord if p is None else p) not in (2, "fro") or dtype is not None or not along:
         raise refuse(torch.norm, "is known for the Euclidean norm along an axis only")
     return input.square().sum(dim, keepdim=keepdim).sqrt()
-
-
-def _largest(func, args, kwargs):
-    """max and min: of two tensors, along an axis, or of everything."""
-    if len(args) == 1 and not kwargs:
-        return _extreme(args[0], tuple(range(args[0].ndim)), False, getattr(torch, f"a{_n(func)}"))
-    if any(isinstance(x, Tensor) for x in (*args[1:], *kwargs.values())):
-        return getattr(torch, f"{_n(func)}imum")(*args, **kwargs)
-    return _picked(func, args, kwargs)
-
-
-def _n(func: Any) -> str:
-    return func.__name__
-
-
-def _picked(func, args, kwargs):
-    """An operation that takes elements along an axis and says which (max, sort, topk)."""
-    x = args[0] if args else kwargs.get("input")
-    if not isinstance(x, Jet):
-        raise refuse(func, "was called in a form not in the table")
-    found = func(x.value, *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
-    dim = _axis(func, args, kwargs)
-    keep = found[1].ndim == x.ndim
-    index = found[1] if keep else found[1].unsqueeze(dim)
-    taken = [None if c is None else c.gather(dim, index) for c in (x.first, x.second)]
-    taken = [c if c is None or keep else c.squeeze(dim) for c in taken]
-    return type(found)((jet(found[0], *taken), found[1]))
-
-
-def _axis(func, args, kwargs) -> int:
-    place = 2 if _n(func) == "topk" else 1
-    dim = kwargs.get("dim", args[place] if len(args) > place else -1)
-    if not isinstance(dim, int) or isinstance(dim, bool):
-        raise refuse(func, "was called in a form not in the table")
-    return dim
-
-
-table("max min", _largest)
-table("sort topk", _picked)
-
-
-@rule("amax")
-def _amax(input, dim=(), keepdim=False):
-    return _extreme(input, dim, keepdim, torch.amax)
-
-
-@rule("amin")
-def _amin(input, dim=(), keepdim=False):
-    return _extreme(input, dim, keepdim, torch.amin)
-
-
-def _extreme(input, dim, keepdim, func):
-    """Reduce to the extreme; equal elements share its derivative."""
-    hit = (input == func(input.detach(), dim, keepdim=True)).to(input.dtype)
-    axes = dim if isinstance(dim, int) or len(dim) else tuple(range(input.ndim))
-    share = hit / hit.sum(axes, keepdim=True)
-    taken = [c if c is None else (share * c).sum(axes, keepdim=keepdim) for c in parts(input)[1:]]
-    return jet(func(input.detach(), dim, keepdim=keepdim), *taken)
-
-
-def _pool(dimension: int, adaptive: bool):
-    name = f"{'adaptive_' if adaptive else ''}max_pool{dimension}d"
-    pool = getattr(F, f"{name}_with_indices")
-
-    def pooled(func, args, kwargs):
-        options = {k: v for k, v in kwargs.items() if k not in ("input", "return_indices")}
-        input = args[0] if args else kwargs["input"]
-        if not isinstance(input, Jet) or len(args) > (2 if adaptive else 6):
-            raise refuse(func, "was called in a form not in the table")
-        value, index = pool(input.value, *args[1:], **options)
-        flat = index.flatten(-dimension)
-        taken = [
-            None if c is None else c.flatten(-dimension).gather(-1, flat).reshape(value.shape)
-            for c in (input.first, input.second)
-        ]
-        output = jet(value, *taken)
-        both = kwargs.get("return_indices") or _n(func).endswith("_with_indices")
-        return (output, index) if both else output
-
-    table(f"F.{name} F.{name}_with_indices", pooled)
-
-
-for _dimension in _THREE:
-    _pool(_dimension, adaptive=False)
-    _pool(_dimension, adaptive=True)
-
-
-@rule("F.scaled_dot_product_attention")
-def _attention(
-    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-):
-    if dropout_p > 0 or enable_gqa:
-        raise refuse(F.scaled_dot_product_attention, "drops weights or groups its queries")
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = (query * scale) @ key.transpose(-2, -1)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is None:
-        return scores.softmax(-1) @ value
-    boolean = attn_mask.dtype == torch.bool
-    blocked = ~attn_mask if boolean else attn_mask.detach() == -math.inf
-    idle = blocked.all(-1, keepdim=True)  # a query that may look nowhere sees zero
-    scores = scores if boolean else scores + attn_mask
-    scores = scores.masked_fill(blocked & ~idle, -math.inf).masked_fill(idle, 0.0)
-    return scores.softmax(-1).masked_fill(idle, 0.0) @ value
-
-
-def _opened(function):
-    """Return torch's own Python function with its gate open, so that the operations inside
-    it meet the jets one by one."""  # noqa: D205, D209
-    closed = {"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"}
-    scope = dict(function.__globals__) | {name: lambda *_: False for name in closed}
-    copy = types.FunctionType(
-        function.__code__, scope, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    if not closed & set(function.__code__.co_names):
-        return lambda *_, **__: _raise(function)
-    return lambda func, args, kwargs: copy(*args, **kwargs)
-
-
-def _raise(function):
-    raise refuse(function, "cannot be looked into in this version of torch")
-
-
-for _name in ("multi_head_attention_forward", "normalize"):
-    table(f"F.{_name}", _opened(getattr(F, _name)))

@@ -1,9 +1,8 @@
-"""Second-order Taylor expansions that pass for tensors, and the table of what they go through."""
+"""Second-order Taylor expansions that pass for tensors."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,26 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-Rule = Callable[[Any, tuple, dict], Any]
-
-#: Name of an operation to its rule. An entry without a prefix holds for the function, the
-#: method and the functional of that name; ``F.`` and ``linalg.`` say which one is meant.
-RULES: dict[str, Rule] = {}
-_BY_FUNCTION: dict[Any, Rule] = {}
-_IN_PLACE: dict[Any, Any] = {}
-_EVERYWHERE = (torch, Tensor, F, torch._C._nn, torch.special)
-_PREFIXES = {"F": (F,), "linalg": (torch.linalg,), "torch": (torch, Tensor)}
-
-
-class NoJetRule(NotImplementedError):  # noqa: N818
-    """An operation has no exact rule for jets; derivatives must be taken another way."""
-
-
-def refuse(func: Any, why: str = "is not in the table") -> NoJetRule:
-    """Return the exception that names an operation."""
-    owner = getattr(func, "__self__", None)  # a getter is bound to the property it reads
-    name = getattr(owner, "__name__", None) if _name(func) == "__get__" else None
-    return NoJetRule(f"second-order jets: {name or _name(func)} {why}.")
+from fimsym.engine.jet_table import BY_FUNCTION, IN_PLACE, refuse
 
 
 class _Carrier(Tensor):
@@ -201,55 +181,15 @@ def replaced(tree: Any, change: Callable[[Any], Any]) -> Any:
     return change(tree)
 
 
-def table(names: str, rule: Rule) -> None:
-    """Enter a rule for operations named in a string, and for their in-place forms."""
-    for name in names.split():
-        RULES[name] = rule
-        prefix, _, bare = name.rpartition(".")
-        for space in _PREFIXES[prefix] if prefix else _EVERYWHERE:
-            if callable(function := getattr(space, bare, None)):
-                _BY_FUNCTION[function] = rule
-                if callable(inplace := getattr(space, f"{bare}_", None)):
-                    _IN_PLACE[inplace] = function
-    for operator in ("add", "sub", "mul", "truediv", "pow"):
-        _IN_PLACE[getattr(Tensor, f"__i{operator}__")] = getattr(Tensor, f"__{operator}__")
-
-
-def properties(names: str, rule: Rule) -> None:
-    """Enter a rule for attributes of tensors."""
-    for name in names.split():
-        RULES[f".{name}"] = rule
-        _BY_FUNCTION[getattr(Tensor, name).__get__] = rule
-
-
-def rule(names: str) -> Callable[[Callable], Callable]:
-    """Enter a function with the operation's own signature as its rule."""
-
-    def enter(body: Callable) -> Callable:
-        signature = inspect.signature(body)
-
-        def bound(func, args, kwargs):
-            try:
-                call = signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise refuse(func, f"was called in a form not in the table ({error})") from None
-            return body(*call.args, **call.kwargs)
-
-        table(names, bound)
-        return body
-
-    return enter
-
-
 def _dispatch(func, types, args, kwargs):
     """Apply the rule of an operation; in-place operations rebind what they write to."""
     if Shifted in types:
         return _shifted(func, args, kwargs)
-    in_place = func in _IN_PLACE or kwargs.pop("inplace", False)
-    func = _IN_PLACE.get(func, func)
-    if func not in _BY_FUNCTION or kwargs.get("out") is not None:
+    in_place = func in IN_PLACE or kwargs.pop("inplace", False)
+    func = IN_PLACE.get(func, func)
+    if func not in BY_FUNCTION or kwargs.get("out") is not None:
         raise refuse(func)
-    result = _BY_FUNCTION[func](func, args, kwargs)
+    result = BY_FUNCTION[func](func, args, kwargs)
     if in_place:
         return _rebind(func, args[0], result)
     _mark_aliases(result, (args, kwargs))
@@ -311,5 +251,3 @@ def _spread(component: Any, value: Tensor) -> Any:
     return component.expand(value.shape)
 
 
-def _name(func: Any) -> str:
-    return getattr(func, "__name__", None) or str(func)

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimsym.engine import jet_layers as _layers  # noqa: F401  enters its rules
-from fimsym.engine import jet_rules as _rules  # noqa: F401
-from fimsym.engine.jet_tensor import RULES, Jet, NoJetRule, Shifted, parts
+from fimsym.engine import jet_attention, jet_layers, jet_operations, jet_picks
+from fimsym.engine.jet_table import RULES, NoJetRule
+from fimsym.engine.jet_tensor import Jet, Shifted, parts
+
+_ENTERED = (jet_attention, jet_layers, jet_operations, jet_picks)  # each enters its rules
 
 __all__ = ["RULES", "Jet", "NoJetRule", "Shifted", "is_affine_along", "second_order"]
 
