@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+PEERS := .venv/peers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help validate test lint generate check clean
+.PHONY: help validate test lint generate check benchmark clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +29,9 @@ generate: $(READY)  ## Rewrite fimsym/generated from the derivations
 check: $(READY)  ## Fail if fimsym/generated is stale
 	$(BIN)/fimsym generate --check
 
+benchmark: $(PEERS)  ## Compare speed and memory with other packages; rewrites docs/benchmarks.md
+	$(BIN)/python -m benchmarks $(ARGS)
+
 clean:  ## Remove the virtual environment and everything built
 	rm -rf .venv build *.egg-info
 
@@ -35,4 +39,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fimsym needs Python 3.11 or newer; run: make PYTHON=python3.11 " + "$(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# BackPACK asks for torchvision, which no measurement uses; one built for another torch breaks imports.
+$(PEERS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	$(BIN)/python -c 'import torchvision' 2>/dev/null || $(BIN)/python -m pip uninstall --quiet --yes torchvision
 	touch $@
