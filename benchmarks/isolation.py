@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import re
 import resource
 import time
 import traceback
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 GIB = 2**30
+PATH = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")
+"""Folders in a message: they say where this machine keeps things."""
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
 
 
@@ -95,7 +98,7 @@ def _child(sender, memory, function, args):
 
 def _failure(error: Exception) -> Outcome:
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    message = text[0][:200]
+    message = PATH.sub("", text[0])[:200]
     low = " ".join(text).lower()
     short = any(words in low for words in OUT_OF_MEMORY)
     return Outcome("out of memory" if short else "refused", message=message)

@@ -14,7 +14,6 @@ import torch
 
 from benchmarks import isolation, truth
 from benchmarks.contenders import (
-    OURS,
     UNIT,
     Contender,
     contenders,
@@ -125,7 +124,9 @@ def _judged(entrant: Contender, got: object, path: str) -> dict:
     if not Path(path).exists():
         return {"status": "unchecked"}
     verdict = truth.judge(got, torch.load(path))
-    message = f"worst in {verdict.worst}" if verdict.status == "wrong" else ""
+    message = ""
+    if verdict.wrong:
+        message = f"in {len(verdict.wrong)} of {len(got)} parameters, most in {verdict.worst}"
     return {
         "status": verdict.status,
         "error": verdict.error,
@@ -214,7 +215,3 @@ def _named(case, name: str) -> Contender:
 def _rotated(names: tuple[str, ...], turn: int) -> tuple[str, ...]:
     shift = turn % len(names) if names else 0
     return names[shift:] + names[:shift]
-
-
-__all__ = ["CHECKED", "ENUMERATED", "OURS", "UNIT", "Result", "Settings", "examine", "find_truth",
-           "fixed_cost", "time_rounds", "timed"]  # fmt: skip

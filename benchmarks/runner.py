@@ -84,9 +84,7 @@ def machine(settings: Settings) -> dict[str, str]:
     }
 
 
-def run_case(
-    name: str, settings: Settings, say: Say
-) -> tuple[float | str, dict[str, Result]]:  # fmt: skip
+def run_case(name: str, settings: Settings, say: Say) -> tuple[float | str, dict[str, Result]]:
     """Return how far the truth is from enumeration, and the results of a case."""
     results = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -213,19 +213,20 @@ INTRODUCTION = """\
 
 `make benchmark` installs the packages compared and rewrites this page.
 
-The exact diagonal of the Fisher information I of a network and, where fimsym is concerned, the variance V₁ of its
-one-label estimate as well: one call of `fimsym.analyze` over {batches} batches against every package that has an exact
-diagonal, looping over the same batches. All take turns in one process, forward and backward of a loss between any two
-of them; times are multiples of that, medians over the rounds, and *spread* is their range. Float32, random weights and
-inputs. Set-up that a package needs once is not timed.
+The exact diagonal of a network's Fisher information I: one call of `fimsym.analyze` over {batches}
+batches, which returns V₁ as well, against every package that has an exact diagonal, looping over
+the same batches. All take turns in one process, forward and backward of a loss between any two of
+them; times are multiples of that, medians over the rounds, and *spread* is their range. Float32,
+random weights and inputs. Set-up that a package needs once is not timed.
 
-* *error*: the largest on {checked} batches relative to the largest entry of the parameter. The truth is fimsym in
-  float64, which is itself compared with one gradient per input and label.
-* *wrong*: an error above 10⁻³; *incomplete*: parameters are missing; *refused*: an error was raised. A package that is
-  any of these is not the fastest peer, however fast.
-* *peak MiB*: the most memory a fresh process takes beyond imports, network, data and one forward and backward.
-* *fimsym / it*: below one, fimsym with V₁ is faster than the package without. ≈ is an estimate from a few batches,
-  where more would take too long.
+* *fimsym / it*: below one, fimsym with V₁ is faster than the package without. ≈ is an estimate from
+  {checked} batches, where more would take too long.
+* *peak MiB*: the most memory a fresh process takes on {checked} batches beyond imports, network,
+  data and one forward and backward.
+* *error*: the largest on {checked} batches, relative to the largest entry of its parameter. The
+  truth is fimsym in float64, itself compared with one gradient per input and label.
+* *wrong*: an error above 10⁻³; *incomplete*: parameters are missing; *refused*: an error was
+  raised. A package that is any of these is not the fastest peer, however fast.
 * curvlinops is not here: its diagonals are estimates from random probes.
 
 Machine: {machine}.

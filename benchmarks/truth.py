@@ -29,11 +29,13 @@ class Verdict:
         error: Largest error relative to the largest entry of its parameter.
         dropped: Parameters it does not cover.
         worst: Parameter with the largest error.
+        wrong: Parameters with an error above the tolerance.
     """
 
     error: float
     dropped: tuple[str, ...]
     worst: str
+    wrong: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -45,13 +47,15 @@ class Verdict:
 
 def judge(got: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> Verdict:
     """Compare a diagonal with the true one; NaN, a wrong shape or an unknown name is wrong."""
-    error, worst, floor = 0.0, "", FLOOR * _largest(truth.values())
-    for name, value in got.items():
-        found = _error(value, truth[name], floor) if name in truth else math.inf
-        if not found <= error:
-            error, worst = found, name
+    floor = FLOOR * _largest(truth.values())
+    errors = {
+        name: _error(value, truth[name], floor) if name in truth else math.inf
+        for name, value in got.items()
+    }
+    worst = max(errors, key=lambda name: errors[name], default="")
     dropped = tuple(name for name in truth if name not in got)
-    return Verdict(error if got else math.inf, dropped, worst)
+    wrong = tuple(name for name, error in errors.items() if error > TOLERANCE)
+    return Verdict(errors.get(worst, math.inf), dropped, worst, wrong)
 
 
 def _largest(tensors: Iterable[Tensor]) -> float:
