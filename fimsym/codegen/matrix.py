@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fimsym.codegen.division import divide, halves
 from fimsym.codegen.matrix_links import layout, link_function
 from fimsym.codegen.program import Function, Statement
 from fimsym.derivation import Derivation, bounds, stable
@@ -104,7 +105,7 @@ def statements(lines: Iterable[Line]) -> tuple[Statement, ...]:
     for line in lines:
         code = interpret(line.formula, names, _FUNCTIONS, lambda n: Code(n, number=True))
         names[line.name] = Code(line.name, number=not isinstance(line.symbol, Letter))
-        found.append(Statement(line.name, str(code)))
+        found.append(Statement(line.name, str(code), isinstance(line.symbol, Letter)))
     return tuple(found)
 
 
@@ -140,6 +141,7 @@ def _function(name, results, arguments, summary):
         arguments=arguments,
         statements=(_WHITENING, *statements(lines)),
         results=tuple(results),
+        columns=COMPONENTS,
     )
 
 
@@ -163,13 +165,11 @@ def moments() -> dict[str, Any]:
     """Return the two halves of ``moments``: what needs u alone, and what v adds."""
     of_u = needed(PROGRAM, ["fisher", "variance_score_squared", "third"])
     both = needed(PROGRAM, stable.QUANTITIES)
-    lines = [*of_u, *(line for line in both if line not in of_u)]
-    code = statements(lines)
-    return {
-        "of_u": (_WHITENING, *code[: len(of_u)]),
-        "of_v": code[len(of_u) :],
-        "equations": _equations(both),
-    }
+    equations = _equations(both)
+    first, both = (
+        divide((_WHITENING, *statements(lines)), COMPONENTS, ("u", "v")) for lines in (of_u, both)
+    )
+    return {**halves(first, both), "equations": equations}
 
 
 def parts(derivation: Derivation, arguments: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sympy as sp
 from ruff.__main__ import find_ruff_bin
 
 from fimsym.codegen import matrix
+from fimsym.codegen.division import halves
 from fimsym.codegen.links import layout, link_function
 from fimsym.codegen.program import Function, component_names, function, precise
 from fimsym.derivation import Derivation, bounds, derive, stable
@@ -107,7 +108,7 @@ def _wrapped(text, indent):
 
 
 _TEMPLATE_NAMES = (
-    "h u v dtype directions rest of_u of_v value layout given outputs first second derivatives "
+    "h u v dtype directions block of_u layout given outputs first second derivatives "
     "float list dict tuple torch runtime special annotations Tensor Bounds Moments LAYOUT LINKS top"
 )
 _LOCALS = frozenset(_TEMPLATE_NAMES.split())
@@ -119,7 +120,7 @@ def _check_locals(family, functions, moments, links):
     evaluators = {f.name for f in functions} | {"moments"}
     taken = _LOCALS | evaluators | {f"from_{link.link.name}" for link in links}
     bodies = [s.name for f in functions for s in f.statements]
-    bodies += [s.name for half in ("of_u", "of_v") for s in moments[half]]
+    bodies += [s.name for part in ("before", "of_u", "of_v") for s in moments[part]]
     columns = {name for names in component_names(family).values() for name in names}
     _refuse_taken({c.name for c in family.constants}, taken | columns | {*bodies}, "constant")
     for link in links:
@@ -226,9 +227,7 @@ def _moments(derivation):
     lines, readable = derivation.program, derivation.definitions
     first = function(derivation, "moments", lines, of_u, ("h", "u"), "", readable)
     both = function(derivation, "moments", lines, of_u + of_v, ("h", "u", "v"), "", readable)
-    done = {statement.name for statement in first.statements}
-    rest = [statement for statement in both.statements if statement.name not in done]
-    return {"of_u": first.statements, "of_v": rest, "equations": both.equations}
+    return {**halves(first.divided, both.divided), "equations": both.equations}
 
 
 def _sentence(family):

@@ -6,6 +6,8 @@ expression, so that nothing is ever printed by accident.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sympy as sp
 from sympy.printing.codeprinter import CodePrinter
 from sympy.printing.precedence import PRECEDENCE
@@ -77,14 +79,17 @@ class TorchPrinter(CodePrinter):
 
     Args:
         names: Identifier of each symbol or indexed base; others keep their own name.
+        moving: Those that have an entry for every parameter, as u has. Sums over the others
+            times them are weighted sums, and products of them are added in one pass.
     """
 
     printmethod = "_torch_code"
     language = "torch"
 
-    def __init__(self, names: dict[sp.Basic, str]):
+    def __init__(self, names: dict[sp.Basic, str], moving: Collection[sp.Basic] = ()):
         super().__init__({"human": True})
         self.names = names
+        self.moving = frozenset(moving)
 
     def code(self, expression: sp.Expr) -> str:
         """Return the code of `expression`.
@@ -117,7 +122,7 @@ class TorchPrinter(CodePrinter):
     def _print_Indexed(self, expr):
         name = self.names.get(expr.base, str(expr.base.label))
         place = expr.indices[0]
-        return name if place == index else f"torch.take_along_dim({name}, {place}, dim=-2)"
+        return name if place == index else f"runtime.at({name}, {place})"
 
     def _print_Sum(self, expr):
         bound = expr.limits[0][0]
@@ -126,10 +131,46 @@ class TorchPrinter(CodePrinter):
                 f"cannot print {expr}: expected one sum over outputs, got one within "
                 "another. Name the inner one by a definition of its own."
             )
-        body = self._print(expr.function.xreplace({bound: index}))
+        summand = expr.function.xreplace({bound: index})
+        weights, rest = self._split(summand)
+        if weights.has(index) and rest != 1:
+            return f"runtime.weighted_sum({self._print(weights)}, {self._print(rest)})"
+        body = self._print(summand)
         if not isinstance(expr.function, sp.Indexed):
             body = f"({body})"
         return f"{body}.sum(dim=-2, keepdim=True)"
+
+    def _moves(self, expr):
+        return bool(expr.atoms(sp.IndexedBase, sp.Symbol) & self.moving)
+
+    def _split(self, product):
+        """Return the factors that are the same for every parameter, and the others."""
+        factors = sp.Mul.make_args(product)
+        moving = [factor for factor in factors if self._moves(factor)]
+        return sp.Mul(*(f for f in factors if f not in moving)), sp.Mul(*moving)
+
+    def _print_Add(self, expr, order=None):
+        """Print a column less a product of two in one pass."""
+        terms = self._as_ordered_terms(expr, order)
+        for term in terms:
+            sign, factors = term.as_coeff_Mul()
+            pair = sp.Mul.make_args(factors)
+            rest = [other for other in terms if other is not term]
+            if sign == -1 and len(pair) == 2 and rest[0].is_Indexed and self._in_outputs(pair):
+                one, other = (self._print(factor) for factor in pair)
+                code = f"torch.addcmul({self._print(rest[0])}, {one}, {other}, value=-1)"
+                after = sp.Add(*rest[1:])
+                return code if after == 0 else f"{code}{self._signed(after)}"
+        return super()._print_Add(expr, order=order)
+
+    def _in_outputs(self, pair):
+        """Tell whether one of two moving atoms has an entry for every output."""
+        atoms = all(x.is_Symbol or x.is_Indexed for x in pair) and all(map(self._moves, pair))
+        return atoms and any(x.is_Indexed for x in pair)
+
+    def _signed(self, term):
+        code = self.parenthesize(-term if term.could_extract_minus_sign() else term, 0)
+        return f" - {code}" if term.could_extract_minus_sign() else f" + {code}"
 
     def _print_Function(self, expr):
         return FUNCTIONS[type(expr).__name__].format(*map(self._print, expr.args))
@@ -179,6 +220,8 @@ class TorchPrinter(CodePrinter):
             return f"{base}**0.5"
         if expr.exp == -1:
             return f"1 / {base}"
+        if expr.exp == 4 and self._moves(expr.base):
+            return f"({base}**2) ** 2"
         if expr.exp.is_Rational and not expr.exp.is_Integer:
             return f"{base}**{self._print_Number(expr.exp)}"
         return f"{base}**{self.parenthesize(expr.exp, PRECEDENCE['Pow'])}"

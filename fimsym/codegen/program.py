@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import sympy as sp
 
 from fimsym.codegen.atoms import stabilise
+from fimsym.codegen.division import Divided, divide
 from fimsym.codegen.printer import TorchPrinter
 from fimsym.derivation import Derivation
 from fimsym.derivation.functions import LogBessel, PolygammaRemainder
@@ -18,6 +20,7 @@ from fimsym.derivation.symbols import (
     constants,
     directions,
     h,
+    index,
     naturals,
     second,
     top,
@@ -29,10 +32,19 @@ from fimsym.families import Family
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """One assignment of a generated function."""
+    """One assignment of a generated function.
+
+    Attributes:
+        name: The name, or names, that it assigns to.
+        code: What it assigns.
+        wide: It has an entry for every output.
+        dead: Names that are not used after it, and as large as u.
+    """
 
     name: str
     code: str
+    wide: bool = False
+    dead: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +58,7 @@ class Function:
         arguments: Tensor arguments it takes, of h, u and v.
         statements: Its body, without checks.
         results: The names it returns.
+        columns: Names of the components of each argument, if it has several.
     """
 
     name: str
@@ -54,6 +67,12 @@ class Function:
     arguments: tuple[str, ...]
     statements: tuple[Statement, ...]
     results: tuple[str, ...]
+    columns: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def divided(self) -> Divided:
+        """The statements, divided into those of h alone and those that a block repeats."""
+        return divide(self.statements, self.columns, self.arguments[1:])
 
 
 def function(
@@ -70,7 +89,8 @@ def function(
     Its docstring states them as `readable` does, which may be simpler than `definitions`.
     """
     needed = _needed(definitions, results)
-    printer = TorchPrinter(_names(derivation, definitions))
+    moving = _moving(derivation, needed)
+    printer = TorchPrinter(_names(derivation, definitions), moving)
     statements = []
     if any(line.expression.has(second) for line in needed):
         statements.append(Statement("top, second", "runtime.two_largest(h)"))
@@ -79,13 +99,16 @@ def function(
     narrowed = _narrowed(derivation, needed) if len(arguments) > 1 else frozenset()
     for line in needed:
         expression = stabilise(line.expression)
+        if _key(line.symbol) in moving:
+            expression, fixed = hoisted(expression, moving, printer)
+            statements += [s for s in fixed if s not in statements]
         code = printer.code(expression)
         if not _has_column(expression, derivation):
             shared = not isinstance(line.symbol, sp.Indexed)
             code = _filled(code, derivation.family, arguments, shared)
         if line.name in narrowed:
-            code = f"runtime.narrow({code}, {arguments[1]})"
-        statements.append(Statement(line.name, code))
+            code = f"runtime.narrow({code}, dtype)"
+        statements.append(Statement(line.name, code, isinstance(line.symbol, sp.Indexed)))
     return Function(
         name=name,
         summary=summary,
@@ -93,6 +116,7 @@ def function(
         arguments=arguments,
         statements=tuple(statements),
         results=tuple(results),
+        columns=component_names(derivation.family),
     )
 
 
@@ -107,16 +131,57 @@ def _narrowed(derivation, needed):
     """Return the lines in h alone that meet u or v, where they take the dtype of those."""
     if precise(derivation):
         return frozenset()
-    moving: set[str] = set()
-    met: set[str] = set()
-    by_symbol = {_key(line.symbol): line.name for line in needed}
+    moving = _moving(derivation, needed)
+    fixed = {_key(line.symbol): line.name for line in needed if _key(line.symbol) not in moving}
+    lines = [line for line in needed if _key(line.symbol) in moving]
+    used = {s for line in lines for s in line.expression.atoms(sp.IndexedBase, sp.Symbol)}
+    return frozenset(fixed[s] for s in used if s in fixed)
+
+
+def _moving(derivation, needed):
+    """Return the symbols that have an entry for every parameter: u, v and what they enter."""
+    family = derivation.family
+    moving = {u, v, *directions(family, u), *directions(family, v)}
     for line in needed:
-        used = line.expression.atoms(sp.IndexedBase, sp.Symbol)
-        names = {by_symbol[s] for s in used if s in by_symbol}
-        if used & {u, v} or names & moving:
-            moving.add(line.name)
-            met |= names - moving
-    return frozenset(met)
+        if line.expression.atoms(sp.IndexedBase, sp.Symbol) & moving:
+            moving.add(_key(line.symbol))
+    return frozenset(moving)
+
+
+def hoisted(
+    expression: sp.Expr, moving: frozenset[sp.Basic], printer: TorchPrinter
+) -> tuple[sp.Expr, list[Statement]]:
+    """Take functions of h alone out of an expression, so that blocks of u share them.
+
+    Returns:
+        The expression with names in their place, and the statements of these names.
+    """
+    found: list[Statement] = []
+
+    def is_fixed(node):
+        return (
+            isinstance(node, sp.Function)
+            and bool(node.free_symbols)
+            and not node.atoms(sp.IndexedBase, sp.Symbol) & moving
+        )
+
+    def name_of(node):
+        places = {place for part in node.atoms(sp.Indexed) for place in part.indices}
+        if len(places) > 1:
+            return node
+        code = printer.code(node.xreplace(dict.fromkeys(places, index)))
+        words = re.sub(r"\W+", "_", re.sub(r"\b(torch|runtime|special)\.", "", code)).strip("_")
+        found.append(Statement(words, code))
+        return sp.IndexedBase(words)[places.pop()] if places else sp.Symbol(words)
+
+    def visit(node):
+        if is_fixed(node):
+            return name_of(node)
+        if not node.args or isinstance(node, sp.Indexed):
+            return node
+        return node.func(*map(visit, node.args))
+
+    return visit(expression), found
 
 
 def _filled(code, family, arguments, shared):

@@ -9,10 +9,13 @@ range:
   the two most probable outputs 1 and 2, g_i = (u_i − u_1)(u_i − u_2), and s the mean of
   u relative to the midpoint of u_1 and u_2,
 
-      ũ_i² − I = g_i − Σ p g − 2 s ũ_i,
+      ũ_i² − I = g_i − 2 s (u_i − u_1) − (Σ p g − 2 s (ū − u_1)),
 
-  in which g vanishes at both. In s their probabilities enter as p_1 − p_2, which is
-  computed as −p_1 expm1(h_2 − h_1).
+  in which g vanishes at both. In s their probabilities enter as b_1 = p_1 − p_2, which is
+  computed as −p_1 expm1(h_2 − h_1), and b_2 = 0. With b_i = p_i elsewhere, one sum gives
+
+      ū − u_1 = Σ b_i (u_i − u_1) + p_2 (u_2 − u_1),
+      2 s = 2 Σ b_i (u_i − u_1) − (Σ b_i) (u_2 − u_1).
 * p x², where p underflows and x is large: it is computed as (√p x)², with √p from log p.
 """
 
@@ -40,7 +43,10 @@ from fimsym.families import Family
 _shifted = {u: sp.IndexedBase("shifted_u", real=True), v: sp.IndexedBase("shifted_v", real=True)}
 _opposite = sp.IndexedBase("opposite_u", real=True)
 _product = sp.IndexedBase("product", real=True)
-_mean_product, _offset = sp.symbols("mean_product offset", real=True)
+_mean_product, _offset, _level = sp.symbols("mean_product offset level", real=True)
+_balance = sp.IndexedBase("balance", real=True)
+_tilt, _gap, _lean = sp.symbols("tilt gap_u lean_u", real=True)
+_runner_up, _second = sp.symbols("runner_up second_u", real=True)
 
 
 _weighted = {
@@ -94,21 +100,32 @@ def program(family: Family) -> tuple[Definition, ...]:
 
 
 def _shift(base):
-    def lines(family, line):
-        shifted = _shifted[base][index]
-        return [
-            Definition(
-                f"shifted_{base}",
-                shifted,
-                base[index] - base[top],
-                f"{base} relative to the most probable output",
-            ),
-            Definition(
-                line.name, line.symbol, total(family, probability[index] * shifted), line.meaning
-            ),
-        ]
+    likeliest = sp.Symbol(f"likeliest_{base}", real=True)
+    return [
+        Definition(likeliest.name, likeliest, base[top], f"{base} of the most probable output"),
+        Definition(
+            f"shifted_{base}", _shifted[base][index], base[index] - likeliest, "relative to that"
+        ),
+    ]
 
-    return lines
+
+def _mean_u(family, line):
+    balanced = Balance(h[index])
+    lean = total(family, _balance[index] * _shifted[u][index])
+    return [
+        Definition("balance", _balance[index], balanced, "p with p_1 − p_2 and 0 for p_1, p_2"),
+        Definition("runner_up", _runner_up, probability[second], "the second probability"),
+        *_shift(u),
+        Definition("second_u", _second, u[second], "u of the second"),
+        Definition("gap_u", _gap, _second - sp.Symbol("likeliest_u", real=True), "their gap"),
+        Definition("lean_u", _lean, lean, "mean of u as shifted, without the second"),
+        Definition(line.name, line.symbol, _lean + _runner_up * _gap, line.meaning),
+    ]
+
+
+def _mean_v(family, line):
+    mean = total(family, probability[index] * _shifted[v][index])
+    return [*_shift(v), Definition(line.name, line.symbol, mean, line.meaning)]
 
 
 def _centre(base):
@@ -129,16 +146,17 @@ def _probability(family, line):
 
 def _excess(family, line):
     shifted, opposite, product = _shifted[u][index], _opposite[index], _product[index]
-    offset = total(family, Balance(h[index]) * (shifted + opposite)) / 2
-    excess = product - _mean_product - 2 * _offset * stable.centred[u][index]
+    mean_product = total(family, probability[index] * product)
+    tilt = total(family, _balance[index])
+    level = _mean_product - _offset * stable.mean_of[u]
     return [
-        Definition("opposite_u", opposite, u[index] - u[second], "u relative to the second"),
+        Definition("opposite_u", opposite, u[index] - _second, "u relative to the second"),
         Definition("product", product, shifted * opposite, "zero at the two most probable"),
-        Definition(
-            "mean_product", _mean_product, total(family, probability[index] * product), "its mean"
-        ),
-        Definition("offset", _offset, offset, "mean of u relative to the two's midpoint"),
-        Definition(line.name, line.symbol, excess, line.meaning),
+        Definition("mean_product", _mean_product, mean_product, "its mean"),
+        Definition("tilt", _tilt, tilt, "how far the two are from sharing the probability evenly"),
+        Definition("offset", _offset, 2 * _lean - _tilt * _gap, "2 s"),
+        Definition("level", _level, level, "minus the excess at the most probable output"),
+        Definition(line.name, line.symbol, product - _offset * shifted - _level, line.meaning),
         _weigh(stable.excess, line.symbol),
     ]
 
@@ -173,9 +191,9 @@ def _in_weighted(family, line):
 
 _REWRITE = {
     "probability": _probability,
-    "mean_u": _shift(u),
+    "mean_u": _mean_u,
     "centred_u": _centre(u),
     "excess": _excess,
-    "mean_v": _shift(v),
+    "mean_v": _mean_v,
     "centred_v": _centre(v),
 }

@@ -15,15 +15,16 @@ from fimsym.runtime.arithmetic import (
     tanh_half,
     two_largest,
 )
+from fimsym.runtime.blocks import at, in_blocks, weighted_sum
 from fimsym.runtime.columns import (
     Layout,
+    checked,
     columns,
     components,
     constant,
     derivatives,
     joined,
     narrow,
-    result,
 )
 from fimsym.runtime.matrices import (
     congruence,
@@ -49,7 +50,9 @@ __all__ = [
     "Bounds",
     "Layout",
     "Moments",
+    "at",
     "balance",
+    "checked",
     "columns",
     "components",
     "congruence",
@@ -57,6 +60,7 @@ __all__ = [
     "cosine",
     "derivatives",
     "fill",
+    "in_blocks",
     "inner",
     "inverse_triangle",
     "joined",
@@ -72,7 +76,6 @@ __all__ = [
     "others",
     "outward",
     "relative_rounding",
-    "result",
     "rounded_up",
     "smallest_pair",
     "softplus",
@@ -84,6 +87,7 @@ __all__ = [
     "vector_and_matrix",
     "vector_and_triangle",
     "vector_column",
+    "weighted_sum",
     "whiten",
     "whitening",
 ]

@@ -46,7 +46,7 @@ def fill(value: float | Tensor, *likes: Tensor) -> Tensor:
 
     Where one of `likes` is not finite the result is not either, as if it had been used.
     """
-    zeros = [like.abs().amax(dim=-2, keepdim=True) * 0 for like in likes]
+    zeros = [(like * 0).sum(dim=-2, keepdim=True) for like in likes]
     return sum(zeros[1:], zeros[0]) + value
 
 

@@ -41,7 +41,7 @@ class Layout:
 def columns(
     layout: Layout, h: Tensor, **directions: Tensor
 ) -> tuple[torch.dtype, *tuple[Tensor, ...]]:
-    """Check the arguments of an evaluator and lay them out as columns.
+    """Check arguments and lay them out as columns of the dtype that is computed with.
 
     Args:
         layout: What the last axis of h holds.
@@ -51,6 +51,27 @@ def columns(
     Returns:
         The dtype of results, of at least 32 bits; h as [*batch, output, 1]; then the
         directions.
+
+    Raises:
+        ShapeError: shapes do not fit.
+        DomainError: an argument is no floating-point tensor, or h is not finite or not in
+            the family's domain.
+    """
+    dtype, column = checked(layout, h, **directions)
+    working = column.dtype if layout.precise else dtype
+    return dtype, column, *(x.to(working) for x in directions.values())
+
+
+def checked(layout: Layout, h: Tensor, **directions: Tensor) -> tuple[torch.dtype, Tensor]:
+    """Check the arguments of an evaluator.
+
+    Args:
+        layout: What the last axis of h holds.
+        h: Natural parameters, [*batch, output].
+        **directions: u and v, each [*batch, output, param].
+
+    Returns:
+        The dtype of results, of at least 32 bits, and h as [*batch, output, 1].
 
     Raises:
         ShapeError: shapes do not fit.
@@ -90,14 +111,12 @@ def columns(
     _require_inside(layout, h)
     # h is small and what follows from it needs the digits; u and v are large.
     wide = dtype if h.device.type == "mps" else torch.float64
-    working = wide if layout.precise else dtype
-    column = _poisoned(layout, h.to(wide)).unsqueeze(-1)
-    return dtype, column, *(x.to(working) for x in directions.values())
+    return dtype, _poisoned(layout, h.to(wide)).unsqueeze(-1)
 
 
-def narrow(column: Tensor, direction: Tensor) -> Tensor:
-    """Return what was computed from h in the dtype of u or v."""
-    return column.to(direction.dtype)
+def narrow(column: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what was computed from h in the dtype that it meets u and v in."""
+    return column.to(dtype)
 
 
 def derivatives(first: Tensor | None, second: Tensor | None) -> dict[str, Tensor]:
@@ -125,14 +144,13 @@ def joined(*parts: Tensor) -> Tensor:
     return torch.cat(parts, dim=-2)
 
 
-def result(value: Tensor, dtype: torch.dtype, **directions: Tensor) -> Tensor:
-    """Return a reduced column [*batch, 1, param] as [*batch, param].
+def require_finite_result(value: Tensor, **directions: Tensor) -> None:
+    """Check a result.
 
     Raises:
         DomainError: it is not finite because a direction holds a NaN or an infinity, or
             because it overflows.
     """
-    value = value.squeeze(-2).to(dtype)
     if _all_finite(value) is False:
         for name, direction in directions.items():
             _require_finite(name, direction)
@@ -142,7 +160,6 @@ def result(value: Tensor, dtype: torch.dtype, **directions: Tensor) -> Tensor:
             "Expected natural parameters of moderate size, and derivatives whose fourth power is "
             "finite; use float64, or measure the parameter in smaller units."
         )
-    return value
 
 
 def constant(name: str, value: float | Tensor, integer: bool = False) -> Tensor:
@@ -178,6 +195,8 @@ def _poisoned(layout: Layout, h: Tensor) -> Tensor:
 def _require_inside(layout: Layout, h: Tensor) -> None:
     parts = h.chunk(len(layout.names), dim=-1)
     for name, (low, high), part in zip(layout.names, layout.limits, parts, strict=True):
+        if not (math.isfinite(low) or math.isfinite(high)):
+            continue
         if is_true(((part > low) & (part < high)).all()) is not False:
             continue
         where = (~((part > low) & (part < high))).nonzero()[0].tolist()
@@ -218,7 +237,10 @@ def _require_finite(name: str, tensor: Tensor) -> None:
 
 
 def _all_finite(tensor: Tensor) -> bool | None:
-    return is_true(tensor.isfinite().all())
+    # A finite sum has finite terms only, and needs no tensor of conditions.
+    if tensor.device.type != "cpu" or (whole := is_true(tensor.sum().isfinite())) is None:
+        return None
+    return whole or is_true(tensor.isfinite().all())
 
 
 def is_true(condition: Tensor) -> bool | None:
