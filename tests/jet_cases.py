@@ -132,9 +132,7 @@ for n in (1, 2, 3):
     cases(f"F.adaptive_avg_pool{n}d", call(_image(n), 2))
     cases(f"F.max_pool{n}d F.max_pool{n}d_with_indices", call(_image(n), 3, 2, 1))
     CASES[f"F.max_pool{n}d"].append(call(_image(n), 2, dilation=2, return_indices=True))
-    cases(
-        f"F.adaptive_max_pool{n}d F.adaptive_max_pool{n}d_with_indices", call(_image(n), 2)
-    )
+    cases(f"F.adaptive_max_pool{n}d F.adaptive_max_pool{n}d_with_indices", call(_image(n), 2))
     kernel = Moving((6, 2, *[2] * n), -1.0, 1.0)
     cases(
         f"F.conv{n}d",
@@ -233,7 +231,9 @@ cases("__bool__ is_nonzero", call(Moving(())))
 cases("full_like", call(ONE, 2.0))
 cases("new_zeros new_ones new_empty", call(ONE, (2,)))
 cases("new_full", call(ONE, (2,), 3.0))
-cases("eq ne lt le gt ge __eq__ __ne__ __lt__ __le__ __gt__ __ge__", call(ONE, WIDE), call(ONE, 0.5))
+cases(
+    "eq ne lt le gt ge __eq__ __ne__ __lt__ __le__ __gt__ __ge__", call(ONE, WIDE), call(ONE, 0.5)
+)
 cases("floor_divide __floordiv__", call(ONE, 0.3))
 cases("equal allclose is_same_size", call(ONE, ONE))
 

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.autograd.functional import jacobian
-from torch.func import functional_call
 
 from fimsym.engine.jet_table import operations
 from fimsym.engine.jet_tensor import parts, replaced
-from fimsym.engine.jets import RULES, Jet, NoJetRule, Shifted, is_affine_along, second_order
+from fimsym.engine.jets import RULES, Jet, second_order
 from fimsym.engine.network import differentiable_kernels
 from tests.jet_cases import CASES, UNTESTED, Moving
 
@@ -104,7 +102,9 @@ def _check(function, one, drawn, movers, curved):
     found = second_order(run, stacked)
     for k in range(DIRECTIONS):
         value, *expected = double_backward(
-            lambda t, k=k: at(lambda v, f, s: v + t * f[k] + (t * t / 2 * s[k] if curved else 0))
+            lambda t, k=k: at(
+                lambda v, f, s, k=k: v + t * f[k] + (t * t / 2 * s[k] if curved else 0)
+            )
         )
         if expected[0] is None:
             assert found == (None, None)
@@ -115,4 +115,7 @@ def _check(function, one, drawn, movers, curved):
         assert got.dtype == value.dtype
         if function not in (torch.empty_like, torch.Tensor.new_empty):
             assert close(got, value)
-            assert all(close(f if f is None else f[k], e) for f, e in zip(found, expected, strict=True))
+            assert all(
+                close(one if one is None else one[k], e)
+                for one, e in zip(found, expected, strict=True)
+            )

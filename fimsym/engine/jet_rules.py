@@ -179,13 +179,13 @@ def _slopes(at, z, twice):
     """Return φ, φ' and, if asked for, φ'' at every element."""
 
     def slope(z):
-        value, pull = vjp(at, z)
+        value, pull = vjp(at, z)  # pyright: ignore[reportAssignmentType]
         return pull(torch.ones_like(value))[0], value
 
     if not twice:
         first, value = slope(z)
         return value, first, None
-    first, pull, value = vjp(slope, z, has_aux=True)
+    first, pull, value = vjp(slope, z, has_aux=True)  # pyright: ignore[reportAssignmentType]
     return value, first, pull(torch.ones_like(first))[0]
 
 

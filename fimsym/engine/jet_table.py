@@ -17,7 +17,13 @@ Rule = Callable[[Any, tuple, dict], Any]
 RULES: dict[str, Rule] = {}
 BY_FUNCTION: dict[Any, Rule] = {}
 IN_PLACE: dict[Any, Any] = {}
-_EVERYWHERE = (torch, Tensor, F, torch._C._nn, torch.special)
+_EVERYWHERE = (
+    torch,
+    Tensor,
+    F,
+    torch._C._nn,  # pyright: ignore[reportAttributeAccessIssue]
+    torch.special,
+)
 _PREFIXES = {"F": (F,), "linalg": (torch.linalg,), "torch": (torch, Tensor)}
 
 

@@ -23,10 +23,10 @@ class _Carrier(Tensor):
     value: Tensor
 
     @staticmethod
-    def carry(cls: type, value: Tensor) -> Any:
+    def carry(kind: type, value: Tensor) -> Any:
         """Return an empty tensor that looks like `value`."""
         return Tensor._make_wrapper_subclass(
-            cls, value.shape, dtype=value.dtype, device=value.device
+            kind, value.shape, dtype=value.dtype, device=value.device
         )
 
     @property
@@ -89,6 +89,7 @@ class Jet(_Carrier):
         first: Tensor | Column | None = None,
         second: Tensor | Column | None = None,
     ):
+        """Return the expansion, broadcasting its derivatives to the value's shape."""
         jet = _Carrier.carry(cls, value)
         jet.value = value
         jet.raw = _spread(first, value), _spread(second, value)
@@ -128,6 +129,7 @@ class Shifted(_Carrier):
     used: bool
 
     def __new__(cls, weight: Tensor, direction: Tensor):
+        """Return the marker; it looks like the weight."""
         marker = _Carrier.carry(cls, weight)
         marker.value = weight
         marker.direction = direction
@@ -219,10 +221,10 @@ def _rebind(func, target, result):
     """Give an in-place operation's result to its target, unless something else would see it."""
     if not isinstance(target, Jet) or target.aliased:
         raise refuse(func, "writes in place into memory that is shared, or into a constant")
-    value, *moving = parts(result)
+    value, first, second = parts(result)
     if value.shape != target.shape or value.dtype != target.dtype:
         raise refuse(func, "changes the shape or dtype of what it writes into")
-    target.value, target.raw = value, tuple(moving)
+    target.value, target.raw = value, (first, second)
     return target
 
 
@@ -249,5 +251,3 @@ def _spread(component: Any, value: Tensor) -> Any:
     if component is None or isinstance(component, Column) or component.shape == value.shape:
         return component
     return component.expand(value.shape)
-
-

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from fimsym.engine import jet_attention, jet_layers, jet_operations, jet_picks
 from fimsym.engine.jet_table import RULES, NoJetRule
@@ -75,5 +76,5 @@ def is_affine_along(run: Callable[[Any], Tensor], direction: Any) -> bool:
     Raises:
         NoJetRule: an operation on the way has no exact rule.
     """
-    single = torch.utils._pytree.tree_map(lambda e: e.unsqueeze(0), direction)
+    single = tree_map(lambda e: e.unsqueeze(0), direction)
     return second_order(run, single)[1] is None

@@ -92,6 +92,7 @@ def _each(dtype, block, columns, directions, chunks) -> list[Tensor]:
     torch.empty(_RETAINED, dtype=torch.uint8)
     *batch, _, params = directions[0].shape
     values: list[Tensor] = []
+    targets: list[Sequence[Tensor]] = []
     for rows in _regions(batch, chunks[:-2]):
         of_rows = [_of_column(column, rows) for column in columns]
         pieces = zip(*(_part(x, rows).split(chunks[-1], -1) for x in directions), strict=True)
