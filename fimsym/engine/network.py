@@ -136,6 +136,10 @@ class Network:
         with _explained(self, inputs):
             return self._call(leaves, inputs), leaves
 
+    def replaced(self, name: str, value: Tensor, inputs: Tensor) -> Tensor:
+        """Return h for a batch, with one parameter replaced."""
+        return self._call({**self.split(self.theta), name: value}, inputs)
+
     def of_block(self, block: Block, values: Tensor, example: Tensor) -> Tensor:
         """Return h [output] of one input, with the parameters of `block` set to `values`."""
         return self._call(self._with(block, values), example.unsqueeze(0)).squeeze(0)

@@ -22,6 +22,7 @@ from torch import Tensor
 from fimsym.engine import graph as graphs
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
+from fimsym.engine.curvatures import DIRECTIONS, Curvatures
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Block, Network
@@ -64,6 +65,8 @@ class Roads:
         self.limit = limit
         self.spread = spread
         self.alignment = Alignment(network)
+        self.second = head.orders(asked)[1]
+        self.curvatures = Curvatures(network)
         self.blocks = dict(network.parameters())
         self.taken = dict.fromkeys(network.names, ROADS[0])
 
@@ -71,12 +74,15 @@ class Roads:
         """Return how many inputs to take at a time, and what is left to the functional road."""
         inputs = inputs[:_LOOKED_AT]
         graph = self.trace(inputs)
-        if self.head.orders(self.asked)[1]:
-            return 1024, set(self.blocks)
         known = self.alignment.known(graph, inputs)
-        entries = (3 * graph.h.shape[1] + 4) * known.sizes.activations + 2 * known.sizes.patches
+        directions = DIRECTIONS if self.second else 0
+        copies = 3 * graph.h.shape[1] + 4 + 6 * directions
+        entries = copies * known.sizes.activations + 2 * known.sizes.patches
         each = max(1, self.network.dtype.itemsize * entries)
-        return max(1, min(self.limit, _TARGET) // each), set(self.blocks) - known.orders.keys()
+        rest = set(self.blocks) - known.orders.keys()
+        if self.second:
+            rest |= {name for name, uses in graph.uses.items() if not _single(uses, inputs)}
+        return max(1, min(self.limit, _TARGET) // each), rest
 
     def trace(self, inputs: Tensor) -> Graph:
         """Run the network on some inputs, and read what it computed."""
@@ -89,8 +95,6 @@ class Roads:
             The names of the parameters that are left to the functional road.
         """
         uses = self.alignment.uses(graph, inputs)
-        if self.head.orders(self.asked)[1]:
-            uses = {}
         start = start_of(graph)
         nodes = _below(graph, uses, start)
         found = every_output(start, graph, nodes, not graph.loops)
@@ -100,6 +104,8 @@ class Roads:
                 self.alignment.forget(graph)
                 uses = {}
         chunk = _Chunk(self, graph, start, found, inputs, count, sums)
+        if self.second:
+            uses = self._with_curvatures(uses, chunk, inputs)
         rest = set(self.network.names) - uses.keys()
         for name, named in uses.items():
             road = chunk.add(name, named)
@@ -107,6 +113,22 @@ class Roads:
         for name in rest:
             self.taken[name] = "functional"
         return rest
+
+    def _with_curvatures(self, uses, chunk, inputs) -> dict[str, list[Use]]:
+        """Take ∂²h/∂z² where rows are examples; return the parameters for which that is all."""
+        by_node = {}
+        for name, named in uses.items():
+            if len(named) == 1 and chunk.once(named[0]):
+                by_node.setdefault(named[0].node, []).append(name)
+        kept = {}
+        for node, names in by_node.items():
+            if node is not chunk.start.last:
+                curved = self.curvatures.of_neurons(names, uses, inputs)
+                if curved is None:
+                    continue
+                chunk.curved[node] = curved
+            kept |= {name: uses[name] for name in names}
+        return kept
 
 
 class _Chunk:
@@ -123,6 +145,7 @@ class _Chunk:
         self.h: Tensor = graph.h.detach()
         self.neurons: dict[Any, dict[str, Tensor]] = {}
         self.powers: dict[Any, dict[int, Tensor]] = {}
+        self.curved: dict[Any, Tensor] = {}
 
     def add(self, name: str, uses: list[Use]) -> str:
         """Add a parameter's quantities; return the road it took."""
@@ -131,7 +154,7 @@ class _Chunk:
         if not uses:
             return "structured"
         first, *others = uses
-        if not others and self._once(first):
+        if not others and self.once(first):
             self._add_once(block, first)
             return "structured"
         if not others and isinstance(first, Lookup):
@@ -140,7 +163,7 @@ class _Chunk:
             self._add_shared(block, uses)
         return "shared"
 
-    def _once(self, use: Use) -> bool:
+    def once(self, use: Use) -> bool:
         """Tell whether a use is one product, or one shift, per example."""
         if isinstance(use, Product):
             return len(use.inputs) == self.batch
@@ -160,7 +183,7 @@ class _Chunk:
         if isinstance(use, Product):
             key = use.inputs.data_ptr()
             powers = self.powers.setdefault(key, _powers_of(use.inputs.detach()))
-            pairs = {q: (value, powers[_POWERS[q]]) for q, value in values.items()}
+            pairs = {q: (v, powers[_POWERS[q]].to(v.dtype)) for q, v in values.items()}
             totals = {q: value.T @ a if use.transposed else a.T @ value
                       for q, (value, a) in pairs.items()}  # fmt: skip
             spread = None
@@ -180,7 +203,7 @@ class _Chunk:
         if node is self.start.last:
             return self.roads.head.of_outputs(self.roads.asked, self.h)
         u = self.found[node].transpose(0, 1)
-        return self.roads.head.values(self.roads.asked, self.h, u, None)
+        return self.roads.head.values(self.roads.asked, self.h, u, self.curved.get(node))
 
     def _add_shared(self, block: Block, uses: list[Use]) -> None:
         """Build u of some rows of the parameter at a time, and add its quantities."""
@@ -239,6 +262,14 @@ class _Chunk:
         if spread is not None:
             spread = spread.flatten()
         self.sums.add_totals(where, self.count, self.batch, totals, spread)
+
+
+def _single(uses: list[Use] | None, inputs: Tensor) -> bool:
+    """Tell whether the only use of a parameter may be once per example."""
+    if uses is None or len(uses) != 1:
+        return False
+    data = uses[0].data
+    return data is None or len(data) == len(inputs)
 
 
 def _below(graph: Graph, uses, start: Start) -> list[Any]:

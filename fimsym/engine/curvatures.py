@@ -1,0 +1,88 @@
+"""∂²h/∂z² of neurons, by second-order Taylor series along every neuron at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fimsym.engine.derivatives import curvatures_along
+from fimsym.engine.jets import Jet, NoJetRule, Shifted, second_order
+from fimsym.engine.network import Network
+from fimsym.engine.uses import Product, Use
+
+DIRECTIONS = 32
+"""How many neurons are taken at a time."""
+
+
+class Curvatures:
+    """Second derivatives along pre-activations, compared with double backward passes.
+
+    Args:
+        network: The network.
+    """
+
+    def __init__(self, network: Network):
+        self._network = network
+        self._double = network.double()
+        self._blocks = dict(network.parameters())
+        self._holds: dict[str, bool] = {}
+
+    def of_neurons(
+        self, names: list[str], uses: dict[str, list[Use]], inputs: Tensor
+    ) -> Tensor | None:
+        """Return v of the neurons that parameters feed, [batch, output, neuron].
+
+        Args:
+            names: Parameters of one layer, a product's weight or a shift.
+            uses: The single use of each.
+            inputs: Some inputs, [batch, …].
+
+        Returns:
+            None if the layer has no exact rule, or the rule disagrees.
+        """
+        name = min(names, key=lambda name: isinstance(uses[name][0], Product))
+        use = uses[name][0]
+        if isinstance(use, Product) and not use.transposed:
+            return None
+        try:
+            if name not in self._holds:
+                self._holds[name] = self._agrees(name, use, inputs)
+            return self._curved(self._network, name, use, inputs) if self._holds[name] else None
+        except NoJetRule:
+            self._holds[name] = False
+            return None
+
+    def _curved(self, network: Network, name: str, use: Use, inputs: Tensor) -> Tensor:
+        value = network.split(network.theta)[name]
+        neurons = value.shape[0]
+
+        def run(direction):
+            moving = (Shifted if isinstance(use, Product) else Jet)(value, direction)
+            return network.replaced(name, moving, inputs)
+
+        found = []
+        for first in range(0, neurons, DIRECTIONS):
+            eye = torch.eye(neurons, dtype=value.dtype, device=value.device)
+            _, second = second_order(run, eye[first : first + DIRECTIONS])
+            if second is None:  # proven to vanish
+                h = network.forward(inputs)
+                return h.new_zeros(1, 1, 1).expand(*h.shape, neurons)
+            found.append(second)
+        return torch.cat(found).permute(1, 2, 0)
+
+    def _agrees(self, name: str, use: Use, inputs: Tensor) -> bool:
+        """Compare one example with double backward passes in float64."""
+        example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
+        found = self._curved(self._double, name, use, example)[0]
+        neurons = torch.arange(found.shape[-1])[:: max(1, found.shape[-1] // 3)]
+        rule, places = found, neurons
+        if isinstance(use, Product):
+            a = use.inputs[0].double()
+            column = int(a.abs().argmax())
+            rule, places = found * a[column] ** 2, neurons * len(a) + column
+        w = torch.linspace(0.5, 1.5, len(found), dtype=torch.float64, device=found.device)
+        block = self._blocks[name]
+        truth = curvatures_along(self._double, block, example[0], w, places.tolist())
+        size = max(float(truth.abs().max()), float((w @ rule.abs()).max()))
+        rounding = 1e3 * torch.finfo(self._network.dtype).eps
+        return bool(((w @ rule)[neurons] - truth).abs().max() <= rounding * size)
