@@ -43,7 +43,7 @@ FUNCTIONS = {
     "AxisMax": "torch.amax({0}, dim=-2, keepdim=True)",
     "AxisMin": "torch.amin({0}, dim=-2, keepdim=True)",
     "Others": "runtime.others({0})",
-    "Balance": "runtime.balance({0})",
+    "Balance": "runtime.balance({0}, top, second)",
     "RoundedUp": "runtime.rounded_up({0}, {1})",
     "Root": "torch.exp(torch.log_softmax({0}, dim=-2) / 2)",
 }

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from fimsym.runtime.columns import require_finite_result
+from fimsym.runtime.columns import require_finite_results
 
 ENTRIES = 2**18
 """Entries of u in a block for each thread: a few such tensors fit into the second and third
@@ -26,6 +26,8 @@ _NARROWEST = 64
 _LONGEST = 512
 """Most outputs whose weighted sum is left to a matrix product, which adds them up in order."""
 
+_FEW = 2**14
+"""Entries below which the number of calls of torch decides."""
 _RETAINED = 2**24
 """Bytes that, freed once, make the C library keep twice as many for the next block."""
 
@@ -57,8 +59,7 @@ def in_blocks(
         values = [value.squeeze(-2).to(dtype) for value in block(*columns, *given)]
     else:
         values = _each(dtype, block, columns, given, chunks)
-    for value in values:
-        require_finite_result(value, **directions)
+    require_finite_results(values, directions)
     return values
 
 
@@ -134,6 +135,8 @@ def at(values: Tensor, place: Tensor) -> Tensor:
     """Return the entries of `values` [*batch, output, param] at one output each, [*batch, 1, 1]."""
     if values.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.take_along_dim(values, place, dim=-2)
+    if values.numel() < _FEW:
+        return values.gather(-2, place.expand(*place.shape[:-1], values.shape[-1]))
     # The same without an index for every parameter.
     batch = place.shape[:-2]
     if not batch:

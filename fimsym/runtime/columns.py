@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +37,11 @@ class Layout:
     limits: tuple[tuple[float, float], ...]
     precise: bool = False
     role: str = "h"
+
+    @property
+    def limited(self) -> bool:
+        """Whether any parameter has a bound."""
+        return any(math.isfinite(limit) for limits in self.limits for limit in limits)
 
 
 def columns(
@@ -144,22 +150,23 @@ def joined(*parts: Tensor) -> Tensor:
     return torch.cat(parts, dim=-2)
 
 
-def require_finite_result(value: Tensor, **directions: Tensor) -> None:
-    """Check a result.
+def require_finite_results(values: Sequence[Tensor], directions: Mapping[str, Tensor]) -> None:
+    """Check results.
 
     Raises:
-        DomainError: it is not finite because a direction holds a NaN or an infinity, or
+        DomainError: one is not finite because a direction holds a NaN or an infinity, or
             because it overflows.
     """
-    if _all_finite(value) is False:
-        for name, direction in directions.items():
-            _require_finite(name, direction)
-        largest = max(float(direction.abs().max()) for direction in directions.values())
-        raise DomainError(
-            f"the result overflows {value.dtype}: {' and '.join(directions)} reach {largest:.3g}. "
-            "Expected natural parameters of moderate size, and derivatives whose fourth power is "
-            "finite; use float64, or measure the parameter in smaller units."
-        )
+    if _all_finite(*values) is not False:
+        return
+    for name, direction in directions.items():
+        _require_finite(name, direction)
+    largest = max(float(direction.abs().max()) for direction in directions.values())
+    raise DomainError(
+        f"the result overflows {values[0].dtype}: {' and '.join(directions)} reach {largest:.3g}. "
+        "Expected natural parameters of moderate size, and derivatives whose fourth power is "
+        "finite; use float64, or measure the parameter in smaller units."
+    )
 
 
 def constant(name: str, value: float | Tensor, integer: bool = False) -> Tensor:
@@ -184,6 +191,8 @@ def constant(name: str, value: float | Tensor, integer: bool = False) -> Tensor:
 
 def _poisoned(layout: Layout, h: Tensor) -> Tensor:
     """Return h with NaN outside the domain, for where values cannot be checked."""
+    if not layout.limited:
+        return h
     parts = []
     for (low, high), part in zip(layout.limits, h.chunk(len(layout.limits), dim=-1), strict=True):
         if math.isfinite(low) or math.isfinite(high):
@@ -193,10 +202,10 @@ def _poisoned(layout: Layout, h: Tensor) -> Tensor:
 
 
 def _require_inside(layout: Layout, h: Tensor) -> None:
+    if not layout.limited:
+        return
     parts = h.chunk(len(layout.names), dim=-1)
     for name, (low, high), part in zip(layout.names, layout.limits, parts, strict=True):
-        if not (math.isfinite(low) or math.isfinite(high)):
-            continue
         if is_true(((part > low) & (part < high)).all()) is not False:
             continue
         where = (~((part > low) & (part < high))).nonzero()[0].tolist()
@@ -236,11 +245,16 @@ def _require_finite(name: str, tensor: Tensor) -> None:
         )
 
 
-def _all_finite(tensor: Tensor) -> bool | None:
-    # A finite sum has finite terms only, and needs no tensor of conditions.
-    if tensor.device.type != "cpu" or (whole := is_true(tensor.sum().isfinite())) is None:
+def _all_finite(*tensors: Tensor) -> bool | None:
+    if torch.compiler.is_compiling() or any(x.device.type != "cpu" for x in tensors):
         return None
-    return whole or is_true(tensor.isfinite().all())
+    try:
+        # A finite sum has finite terms only, and needs no tensor of conditions.
+        if math.isfinite(sum(x.detach().sum() for x in tensors)):
+            return True
+    except RuntimeError:  # inside vmap
+        return None
+    return all(is_true(x.isfinite().all()) is not False for x in tensors)
 
 
 def is_true(condition: Tensor) -> bool | None:
