@@ -80,6 +80,11 @@ def _glu(input, dim=-1):
     return a * gate.sigmoid()
 
 
+@rule("F.hardsigmoid")
+def _hardsigmoid(input):
+    return F.relu6(input + 3) / 6  # torch's own derivative is rounded to float32
+
+
 @rule("prelu")
 def _prelu(input, weight):
     slope = weight if weight.numel() == 1 else weight.reshape(-1, *[1] * (input.ndim - 2))

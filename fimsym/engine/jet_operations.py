@@ -70,12 +70,12 @@ def _einsum(equation, *operands):
     return Product(tuple(range(1, len(operands) + 1)))(torch.einsum, (equation, *operands), {})
 
 
-@rule("maximum torch.fmax")
+@rule("maximum fmax")
 def _maximum(input, other):
     return _choose(torch.maximum, input, other, 1)
 
 
-@rule("minimum torch.fmin")
+@rule("minimum fmin")
 def _minimum(input, other):
     return _choose(torch.minimum, input, other, -1)
 
@@ -91,6 +91,11 @@ def _choose(func, a, b, sign):
     return jet(func(x, y), *taken)
 
 
+@rule("masked_fill")
+def _masked_fill(input, mask, value):
+    return torch.where(mask, value, input)
+
+
 @rule("__iter__")
 def _iter(self):
     return iter(self.unbind(0))
@@ -101,18 +106,18 @@ table(
     element_size get_device __len__ __bool__ is_nonzero detach zeros_like ones_like full_like
     empty_like new_zeros new_ones new_full new_empty eq ne lt le gt ge __eq__ __ne__ __lt__ __le__
     __gt__ __ge__ isnan isinf isfinite any all argmax argmin argsort floor ceil round trunc sign
-    sgn floor_divide __floordiv__ bool int long equal allclose is_same_size logical_not
+    sgn bool int long equal allclose is_same_size logical_not
     count_nonzero""",
     of_values,
 )
 table(
-    """.ndim .layout .requires_grad .is_nested .is_sparse .is_cuda .is_cpu .is_quantized
-    .is_mkldnn .is_meta .is_leaf .itemsize .nbytes .data .grad_fn""",
+    """.ndim .device .layout .requires_grad .is_nested .is_sparse .is_cuda .is_cpu .is_quantized
+    .is_mkldnn .is_meta .is_leaf .itemsize .nbytes .data""",
     of_values,
 )
 table(
     """neg negative __neg__ positive __pos__ sum mean nansum cumsum trace flatten unflatten
-    reshape transpose swapaxes swapdims permute movedim moveaxis t adjoint squeeze unsqueeze ravel
+    reshape transpose swapaxes swapdims permute movedim t adjoint squeeze unsqueeze ravel
     contiguous clone chunk split tensor_split split_with_sizes unbind select narrow index_select
     gather take_along_dim __getitem__ diagonal diag diag_embed expand broadcast_to repeat tile
     repeat_interleave roll flip fliplr flipud rot90 tril triu unfold float double half bfloat16 to
@@ -124,12 +129,14 @@ table("view", Linear(component=Tensor.reshape))
 table("view_as", Linear(donors=(1,), component=Tensor.reshape_as))
 table("reshape_as expand_as type_as", Linear(donors=(1,)))
 table(
-    """cat concat concatenate stack hstack vstack dstack column_stack broadcast_tensors
+    """cat concat concatenate stack hstack vstack dstack
     atleast_1d atleast_2d""",
     Linear(),
 )
-table("where", Linear((1, 2), ("input", "other", "self")))
-table("masked_fill", Linear((0, 2), ("input", "value")))
+table("torch.where", Linear((1, 2), ("input", "other", "self")))
+table("Tensor.where", Linear((0, 2), ("self", "other")))
+table("broadcast_tensors", Linear(tuple(range(16))))
+table("moveaxis", Linear(component=Tensor.movedim))
 table("scatter scatter_add index_add index_copy", Linear((0, 3), ("input", "src", "source")))
 table(
     """F.fold F.pixel_shuffle F.pixel_unshuffle F.channel_shuffle F.avg_pool1d F.avg_pool2d
@@ -150,7 +157,7 @@ table(
     Elementwise(),
 )
 table(
-    """relu F.relu6 F.leaky_relu F.hardtanh F.hardsigmoid F.threshold F.softshrink F.hardshrink
+    """relu F.relu6 F.leaky_relu F.hardtanh F.threshold F.softshrink F.hardshrink
     abs absolute __abs__ clamp clip clamp_min clamp_max""",
     Elementwise(smooth=False),
 )

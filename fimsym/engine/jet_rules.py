@@ -179,14 +179,14 @@ def _slopes(at, z, twice):
     """Return φ, φ' and, if asked for, φ'' at every element."""
 
     def slope(z):
-        value, pull = vjp(at, z)  # pyright: ignore[reportAssignmentType]
+        value, pull, *_ = vjp(at, z)
         return pull(torch.ones_like(value))[0], value
 
     if not twice:
         first, value = slope(z)
         return value, first, None
-    first, pull, value = vjp(slope, z, has_aux=True)  # pyright: ignore[reportAssignmentType]
-    return value, first, pull(torch.ones_like(first))[0]
+    first, pull, *value = vjp(slope, z, has_aux=True)
+    return value[0], first, pull(torch.ones_like(first))[0]
 
 
 def _spread(component, value):

@@ -17,14 +17,8 @@ Rule = Callable[[Any, tuple, dict], Any]
 RULES: dict[str, Rule] = {}
 BY_FUNCTION: dict[Any, Rule] = {}
 IN_PLACE: dict[Any, Any] = {}
-_EVERYWHERE = (
-    torch,
-    Tensor,
-    F,
-    torch._C._nn,  # pyright: ignore[reportAttributeAccessIssue]
-    torch.special,
-)
-_PREFIXES = {"F": (F,), "linalg": (torch.linalg,), "torch": (torch, Tensor)}
+_EVERYWHERE = (torch, Tensor, F, torch._C._nn, torch.special)  # pyright: ignore[reportAttributeAccessIssue]
+_PREFIXES = {"F": (F,), "linalg": (torch.linalg,), "torch": (torch,), "Tensor": (Tensor,)}
 
 
 class NoJetRule(NotImplementedError):  # noqa: N818
@@ -44,6 +38,8 @@ def operations(name: str) -> list[tuple[Any, Any]]:
         return [(getattr(Tensor, name[1:]).__get__, None)]
     prefix, _, bare = name.rpartition(".")
     spaces = _PREFIXES[prefix] if prefix else _EVERYWHERE
+    if bare.startswith("__"):
+        spaces = (Tensor,)
     found = {getattr(space, bare, None): getattr(space, f"{bare}_", None) for space in spaces}
     return [(function, inplace) for function, inplace in found.items() if callable(function)]
 

@@ -89,7 +89,7 @@ class Jet(_Carrier):
         first: Tensor | Column | None = None,
         second: Tensor | Column | None = None,
     ):
-        """Return the expansion, broadcasting its derivatives to the value's shape."""
+        """Build the expansion."""
         jet = _Carrier.carry(cls, value)
         jet.value = value
         jet.raw = _spread(first, value), _spread(second, value)
@@ -129,7 +129,7 @@ class Shifted(_Carrier):
     used: bool
 
     def __new__(cls, weight: Tensor, direction: Tensor):
-        """Return the marker; it looks like the weight."""
+        """Build the marker."""
         marker = _Carrier.carry(cls, weight)
         marker.value = weight
         marker.direction = direction
@@ -189,7 +189,7 @@ def _dispatch(func, types, args, kwargs):
         return _shifted(func, args, kwargs)
     in_place = func in IN_PLACE or kwargs.pop("inplace", False)
     func = IN_PLACE.get(func, func)
-    if func not in BY_FUNCTION or kwargs.get("out") is not None:
+    if func not in BY_FUNCTION or kwargs.pop("out", None) is not None:
         raise refuse(func)
     result = BY_FUNCTION[func](func, args, kwargs)
     if in_place:
