@@ -112,6 +112,7 @@ def convolutional(act, pool):
 
 NETWORKS = {
     **{f"mlp-{n}": (lambda act=act: mlp(act)) for n, act in enumerate(ACTIVATIONS)},
+    "mlp-composed": lambda: mlp(nn.Sequential(nn.Tanh(), nn.GELU())),
     "cnn-max": lambda: convolutional(nn.Tanh(), nn.MaxPool2d(2)),
     "cnn-avg": lambda: convolutional(nn.ReLU(inplace=True), nn.AvgPool2d(2)),
     "cnn-adaptive": lambda: convolutional(nn.ReLU(), nn.AdaptiveAvgPool2d(2)),
@@ -211,7 +212,9 @@ def test_a_weight_used_twice_is_not_affine():
         assert is_affine_along(run, torch.ones_like(value)) == affine
 
 
-@pytest.mark.parametrize("name", ["mlp-0", "mlp-8", "mlp-12", "mlp-13", "residual-layernorm"])
+@pytest.mark.parametrize(
+    "name", ["mlp-0", "mlp-8", "mlp-12", "mlp-13", "mlp-composed", "residual-layernorm"]
+)
 def test_a_shifted_layer_moves_its_pre_activation(name):
     network, inputs = made(name, 3)
     layer = "0.inside.1" if "residual" in name else "0"
