@@ -8,7 +8,7 @@ from torch import Tensor
 from fimsym.engine.derivatives import curvatures_along
 from fimsym.engine.jets import Jet, NoJetRule, Shifted, second_order
 from fimsym.engine.network import Network
-from fimsym.engine.uses import Product, Use
+from fimsym.engine.uses import Affine, Product, Use
 
 DIRECTIONS = 32
 """How many neurons are taken at a time."""
@@ -40,30 +40,34 @@ class Curvatures:
         Returns:
             None if the layer has no exact rule, or the rule disagrees.
         """
-        name = min(names, key=lambda name: isinstance(uses[name][0], Product))
-        use = uses[name][0]
-        if isinstance(use, Product) and not use.transposed:
-            return None
-        try:
-            if name not in self._holds:
-                self._holds[name] = self._agrees(name, use, inputs)
-            return self._curved(self._network, name, use, inputs) if self._holds[name] else None
-        except NoJetRule:
-            self._holds[name] = False
-            return None
+        for name in sorted(names, key=lambda name: isinstance(uses[name][0], Affine)):
+            use = uses[name][0]
+            if isinstance(use, Product) and not use.transposed:
+                continue
+            try:
+                if name not in self._holds:
+                    self._holds[name] = self._agrees(name, use, inputs)
+                if self._holds[name]:
+                    return self._curved(self._network, name, use, inputs)
+            except NoJetRule:
+                self._holds[name] = False
+        return None
 
     def _curved(self, network: Network, name: str, use: Use, inputs: Tensor) -> Tensor:
         value = network.split(network.theta)[name]
         neurons = value.shape[0]
 
+        by_position = isinstance(use, Product)
+
         def run(direction):
-            moving = (Shifted if isinstance(use, Product) else Jet)(value, direction)
+            moving = (Shifted if by_position else Jet)(value, direction)
             return network.replaced(name, moving, inputs)
 
+        directions = torch.arange(neurons, device=value.device)
         found = []
-        for first in range(0, neurons, DIRECTIONS):
-            eye = torch.eye(neurons, dtype=value.dtype, device=value.device)
-            _, second = second_order(run, eye[first : first + DIRECTIONS])
+        for chosen in directions.split(DIRECTIONS):
+            along = chosen if by_position else (directions == chosen[:, None]).to(value.dtype)
+            _, second = second_order(run, along)
             if second is None:  # proven to vanish
                 h = network.forward(inputs)
                 return h.new_zeros(1, 1, 1).expand(*h.shape, neurons)
@@ -77,7 +81,7 @@ class Curvatures:
         neurons = torch.arange(found.shape[-1])[:: max(1, found.shape[-1] // 3)]
         rule, places = found, neurons
         if isinstance(use, Product):
-            a = use.inputs[0].double()
+            a = use.inputs[0].detach().double()
             column = int(a.abs().argmax())
             rule, places = found * a[column] ** 2, neurons * len(a) + column
         w = torch.linspace(0.5, 1.5, len(found), dtype=torch.float64, device=found.device)
