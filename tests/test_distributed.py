@@ -1,0 +1,211 @@
+"""Many processes give what one gives, fail together, and never wait for the dead."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fimsym
+from tests.networks import flat, inputs
+from tests.processes import BAD, COUNT, GOOD, analyze, model
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def start(folder, world, scenario):
+    """Run processes; return their exit statuses and what each left behind."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.processes", folder, str(rank), scenario],
+            cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    found = []
+    for rank in range(world):
+        path = folder / f"{rank}.pt"
+        found.append(torch.load(path, weights_only=False) if path.exists() else errors[rank])
+    return [process.returncode for process in processes], found
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    statuses, found = start(tmp_path_factory.mktemp("agree"), 3, "agree")
+    assert statuses == [0, 0, 0], found
+    return found
+
+
+def of(outcomes, world, name):
+    return [found[world, name] for found in outcomes[:world]]
+
+
+def assert_equal(found, truth):
+    assert found["inputs"] == truth.inputs
+    for quantity, named in truth.values.items():
+        size = flat(named).abs().max()
+        assert (flat(found["values"][quantity]) - flat(named)).abs().max() <= 1e-12 * size
+    if truth.inputs > 1:
+        spread = flat(truth.spread)
+        # I is rounded to eps I, which a deviation of σ multiplies.
+        rounding = torch.finfo(torch.float64).eps * flat(truth.fisher).max() * spread.max().sqrt()
+        assert (flat(found["spread"]) - spread).abs().max() <= 1e-12 * spread.max() + rounding
+    else:
+        assert flat(found["spread"]).isnan().all()
+    assert found["roads"] == truth.roads
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("name", GOOD)
+def test_the_numbers_are_those_of_one_process(outcomes, world, name):
+    truth = analyze(GOOD[name](0))
+    for found in of(outcomes, world, name):
+        assert not found["interrupted"]
+        assert_equal(found, truth)
+        assert found["ways"] == truth.ways
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_all_return_the_same_after_one_reduction(outcomes, world):
+    size = sum(p.numel() for p in model().parameters())
+    first, *others = of(outcomes, world, "loader")
+    for other in others:
+        for quantity, named in first["values"].items():
+            assert torch.equal(flat(named), flat(other["values"][quantity]))
+        assert torch.equal(flat(first["spread"]), flat(other["spread"]))
+    for found in outcomes[:world]:
+        assert found[world, "loader", "calls"] == [(5 * size, torch.float64)]
+        assert found[world, "without spread", "calls"] == [(4 * size, torch.float64)]
+        assert found[world, "bad input", "calls"] == []
+        assert found[world, "without spread"]["spread"] == {}
+
+
+FAILURES = {
+    ("bad input", 3): (1, "DomainError", r"^input 31 holds"),
+    ("bad input", 2): (1, "DomainError", r"^input 31 holds"),
+    ("bad label", 3): (1, "ShapeError", r"label 3 of input 10 .*input i is row 1 \+ 3 i"),
+    ("bad label", 2): (1, "ShapeError", r"label 3 of input 15 .*input i is row 1 \+ 2 i"),
+    ("bad stream", 3): (1, "LookupError", "the disk is gone"),
+    ("bad stream", 2): (1, "LookupError", "the disk is gone"),
+    ("wrong option", 2): (1, "SpecError", "2GB"),
+}
+
+
+@pytest.mark.parametrize(("name", "world"), FAILURES)
+def test_the_failure_of_one_ends_all_with_its_reason(outcomes, name, world):
+    culprit, kind, message = FAILURES[name, world]
+    for rank, (came, text, ours) in enumerate(of(outcomes, world, name)):
+        if rank == culprit:
+            assert came == kind
+            assert re.search(message, text)
+        else:
+            assert came == "FimsymError"
+            assert text.startswith(f"rank {culprit} of {world} failed: {kind}: ")
+            assert ours
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other data", "processes read 41 and 42 rows"),
+        ("empty", "data is empty"),
+        ("shuffled", "shuffle=False"),
+        ("other model", "different models"),
+    ],
+)
+def test_what_is_wrong_everywhere_is_said_everywhere(outcomes, world, name, message):
+    for _, text, ours in of(outcomes, world, name):
+        assert ours
+        assert message in text
+
+
+def test_every_mistake_is_looked_at():
+    assert set(BAD) <= {name for name, _ in FAILURES} | {"other data", "empty", "shuffled"}
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_an_interruption_of_one_shortens_its_share_alone(outcomes, world):
+    """Process 1 stops after the chunk that holds its row 33; the others finish."""
+    data = inputs(200, 4)
+    results = of(outcomes, world, "interrupted")
+    count = results[0]["inputs"]
+    own = count - sum(len(data[rank::world]) for rank in range(world) if rank != 1)
+    assert 33 < own < len(data[1::world])
+    covered = [data[rank::world] for rank in range(world)]
+    covered[1] = covered[1][:own]
+    truth = analyze(torch.cat(covered))
+    for found in results:
+        assert (found["interrupted"], found["expected"]) == (True, 200)
+        assert_equal(found, truth)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_nothing_covered_anywhere_is_an_interruption(outcomes, world):
+    assert {found[0] for found in of(outcomes, world, "at once")} == {"KeyboardInterrupt"}
+    truth = analyze(inputs(COUNT, 4))
+    for found in of(outcomes, world, "again"):
+        assert_equal(found, truth)
+
+
+def test_a_killed_process_ends_the_others(tmp_path):
+    statuses, found = start(tmp_path, 2, "die")
+    assert statuses[1] == -9
+    kind, text, _ = found[0]
+    assert kind == "FimsymError"
+    assert "a process of 2 ended" in text
+
+
+NETS = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+"""
+
+
+def torchrun(folder, *arguments):
+    return subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+            "2", "-m", "fimsym", "analyze", "--model", "nets:make",
+            "--family", "categorical", "--data", *arguments,
+        ],
+        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_torchrun_prints_and_writes_once(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    np.save(tmp_path / "data.npy", inputs(7, 4).numpy())
+    shown = torchrun(tmp_path, "data.npy", "--json", "-o", "out.safetensors")
+    assert shown.returncode == 0, shown.stderr
+    record = json.loads(shown.stdout)
+    assert (record["inputs"], record["interrupted"]) == (7, False)
+    space: dict = {}
+    exec(NETS, space)
+    truth = fimsym.analyze(space["make"](), inputs(7, 4), "categorical", progress=False)
+    kept = fimsym.Analysis.load(tmp_path / "out.safetensors")
+    for name, value in truth.input_variance.items():
+        torch.testing.assert_close(kept.input_variance[name], value, rtol=1e-12, atol=0)
+    assert record["groups"][0]["fisher"] == pytest.approx(truth.groups[0].sums["fisher"], 1e-12)
+
+
+def test_torchrun_fails_with_one_message(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    np.savez(tmp_path / "data.npz", x=inputs(7, 4).numpy(), y=np.array([0, 1, 2, 3, 0, 1, 2]))
+    shown = torchrun(tmp_path, "data.npz", "-o", "out.safetensors")
+    assert shown.returncode == 1
+    (message,) = [line for line in shown.stderr.splitlines() if line.startswith("Error: ")]
+    assert "rank 1 of 2 failed: ShapeError: label 3 of input 1 does not fit" in message
+    assert "row 1 + 2 i of the data" in message
+    assert not (tmp_path / "out.safetensors").exists()
