@@ -42,7 +42,7 @@ def divide(
             inside.append(statement)
             moving.update(targets(statement.name))
             used |= names
-        else:
+        elif statement not in before:  # parts of a formula may share a subexpression
             before.append(statement)
     known = ["h", *components.get("h", ()), *(n for s in before for n in targets(s.name))]
     columns = tuple(name for name in known if name in used)
