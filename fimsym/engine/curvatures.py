@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fimsym.engine.derivatives import curvatures_along
 from fimsym.engine.jets import Jet, NoJetRule, Shifted, second_order
 from fimsym.engine.network import Network
 from fimsym.engine.uses import Affine, Product, Use
 
-DIRECTIONS = 32
+DIRECTIONS = 64
 """How many neurons are taken at a time."""
 
 
@@ -48,14 +49,15 @@ class Curvatures:
                 if name not in self._holds:
                     self._holds[name] = self._agrees(name, use, inputs)
                 if self._holds[name]:
-                    return self._curved(self._network, name, use, inputs)
+                    neurons = torch.arange(use.shape[0], device=inputs.device)
+                    return self._curved(self._network, name, use, inputs, neurons)
             except NoJetRule:
                 self._holds[name] = False
         return None
 
-    def _curved(self, network: Network, name: str, use: Use, inputs: Tensor) -> Tensor:
+    def _curved(self, network: Network, name: str, use: Use, inputs: Tensor, neurons: Tensor):
+        """Return v of some neurons, [batch, output, neuron]."""
         value = network.split(network.theta)[name]
-        neurons = value.shape[0]
 
         by_position = isinstance(use, Product)
 
@@ -63,30 +65,30 @@ class Curvatures:
             moving = (Shifted if by_position else Jet)(value, direction)
             return network.replaced(name, moving, inputs)
 
-        directions = torch.arange(neurons, device=value.device)
         found = []
-        for chosen in directions.split(DIRECTIONS):
-            along = chosen if by_position else (directions == chosen[:, None]).to(value.dtype)
+        for chosen in neurons.split(DIRECTIONS):
+            along = chosen if by_position else functional.one_hot(chosen, len(value)).to(value)
             _, second = second_order(run, along)
             if second is None:  # proven to vanish
                 h = network.forward(inputs)
-                return h.new_zeros(1, 1, 1).expand(*h.shape, neurons)
+                return h.new_zeros(1, 1, 1).expand(*h.shape, len(neurons))
             found.append(second)
         return torch.cat(found).permute(1, 2, 0)
 
     def _agrees(self, name: str, use: Use, inputs: Tensor) -> bool:
         """Compare one example with double backward passes in float64."""
         example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
-        found = self._curved(self._double, name, use, example)[0]
-        neurons = torch.arange(found.shape[-1])[:: max(1, found.shape[-1] // 3)]
-        rule, places = found, neurons
+        count = use.shape[0]
+        neurons = torch.arange(0, count, max(1, count // 3), device=inputs.device)
+        rule = self._curved(self._double, name, use, example, neurons)[0]
+        places = neurons
         if isinstance(use, Product):
             a = use.inputs[0].detach().double()
             column = int(a.abs().argmax())
-            rule, places = found * a[column] ** 2, neurons * len(a) + column
-        w = torch.linspace(0.5, 1.5, len(found), dtype=torch.float64, device=found.device)
+            rule, places = rule * a[column] ** 2, neurons * len(a) + column
+        w = torch.linspace(0.5, 1.5, len(rule), dtype=torch.float64, device=rule.device)
         block = self._blocks[name]
         truth = curvatures_along(self._double, block, example[0], w, places.tolist())
         size = max(float(truth.abs().max()), float((w @ rule.abs()).max()))
         rounding = 1e3 * torch.finfo(self._network.dtype).eps
-        return bool(((w @ rule)[neurons] - truth).abs().max() <= rounding * size)
+        return bool((w @ rule - truth).abs().max() <= rounding * size)
