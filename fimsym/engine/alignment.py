@@ -3,14 +3,15 @@
 A gradient at an operation's rows is ∂h_c/∂z of one example only if those rows influence
 that example's output alone. That is not read off shapes: in float64, backward passes with a
 random weight for every example must return that weight at its rows, and the uses of a
-parameter together must give its plain gradient. Every chunk is then compared with some of
-its own examples run apart from the others.
+parameter together must give its plain gradient. The first chunk of every size, the
+fourth, the 16th and so on are then compared with some of their examples run apart.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.autograd.graph import GradientEdge
 from fimsym.engine import graph as graphs
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Network
+from fimsym.engine.sweep import Gradient, start_of
 from fimsym.engine.uses import Use, split_rows
 
 Uses = Mapping[str, list[Use]]
@@ -37,10 +39,12 @@ class Sizes:
 
     Attributes:
         activations: Entries of the results of all uses.
+        swept: Those of them at which a gradient of every output is held.
         patches: Entries of what convolutions see at every position.
     """
 
     activations: int = 0
+    swept: int = 0
     patches: int = 0
 
 
@@ -69,6 +73,7 @@ class Alignment:
         self._double = network.double()
         self._known: dict[tuple, Known] = {}
         self._generator = torch.Generator().manual_seed(0)
+        self._compared: dict[tuple, int] = {}
 
     def uses(self, graph: Graph, inputs: Tensor) -> dict[str, list[Use]]:
         """Return every use of each parameter for which all are known, with their orders."""
@@ -107,7 +112,14 @@ class Alignment:
         except (RuntimeError, NotImplementedError, AttributeError):
             return Known({})  # the functional road says what such a model lacks
 
-    def holds(self, graph: Graph, uses: Uses, found: dict[Any, Tensor], inputs: Tensor) -> bool:
+    def holds(
+        self,
+        graph: Graph,
+        uses: Uses,
+        found: Mapping[Any, Gradient],
+        inputs: Tensor,
+        centred: bool,
+    ) -> bool:
         """Tell whether some examples of a chunk, run apart, say the same.
 
         Where rounding alone may be why they do not, as next to the kink of a ReLU, the
@@ -118,20 +130,25 @@ class Alignment:
             uses: Every use to be trusted, for each parameter.
             found: Gradients of every output at each node.
             inputs: The chunk.
+            centred: Something may have been subtracted from all outputs alike.
         """
-        if len(inputs) <= 1:
+        if len(inputs) <= 1 or not self._is_due(graph, len(inputs)):
             return True
         rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
         rows = rows.to(inputs.device)
         w = _random(graph.h.shape[1], graph.h)
+        w = w - w.mean() if centred else w
 
         def mixed(use):
             if use.node not in found:
                 return None
-            g = use.rows(found[use.node]).movedim(0, -1)
-            return _of_examples(g, len(inputs), use.order, rows) @ w
+            g = use.rows(found[use.node].outer)
+            places = _places(g.shape[1], len(inputs), use.order, rows)
+            along = torch.tensordot(w, g[:, places.flatten()], dims=1).unflatten(0, places.shape)
+            slope = found[use.node].slope
+            return along if slope is None else along * use.rows(slope[None])[0, places]
 
-        if self._apart(self._network, graph, uses, mixed, inputs, rows):
+        if self._apart(self._network, graph, uses, mixed, inputs, rows, w):
             return True
         if self._network.dtype == torch.float64:
             return False
@@ -139,12 +156,18 @@ class Alignment:
         for use in (use for named in uses.values() for use in named):
             one = plain[use.node]
             if use.node in found and one is not None:
-                whole = torch.tensordot(w, found[use.node], dims=1)
+                whole = torch.tensordot(w, found[use.node].whole, dims=1)
                 if not _near(whole, one, _loose(w.dtype)):
                     return False
-        return self._holds_in_double(graph, uses, inputs, rows)
+        return self._holds_in_double(graph, uses, inputs, rows, w.double())
 
-    def _holds_in_double(self, graph, uses, inputs, rows) -> bool:
+    def _is_due(self, graph: Graph, batch: int) -> bool:
+        """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph and size."""
+        key = graph.signature, batch
+        self._compared[key] = number = self._compared.get(key, 0) + 1
+        return math.log(number, 4).is_integer()
+
+    def _holds_in_double(self, graph, uses, inputs, rows, w) -> bool:
         inputs = inputs.double() if inputs.is_floating_point() else inputs
         h, leaves = self._double.traced(inputs)
         double = graphs.read(h, leaves)
@@ -154,7 +177,7 @@ class Alignment:
             name: _ordered(double.uses[name], [use.order for use in named])
             for name, named in uses.items()
         }
-        slopes = _along(double, ordered, _random(h.shape[1], h))
+        slopes = _along(double, ordered, w)
 
         def mixed(use):
             g = slopes[use.node]
@@ -162,10 +185,10 @@ class Alignment:
                 return None
             return _of_examples(use.rows(g[None])[0], len(inputs), use.order, rows)
 
-        return self._apart(self._double, double, ordered, mixed, inputs, rows)
+        return self._apart(self._double, double, ordered, mixed, inputs, rows, w)
 
-    def _apart(self, network, graph, uses, mixed, inputs, rows) -> bool:
-        """Compare h, what each use holds, and gradients along random outputs."""
+    def _apart(self, network, graph, uses, mixed, inputs, rows, w) -> bool:
+        """Compare h, what each use holds, and gradients along w."""
         h, leaves = network.traced(inputs[rows])
         apart = graphs.read(h, leaves)
         eps = 1e3 * torch.finfo(h.dtype).eps
@@ -175,7 +198,7 @@ class Alignment:
             name: _ordered(apart.uses[name], [use.order for use in named])
             for name, named in uses.items()
         }
-        slopes = _along(apart, twins, _random(h.shape[1], h))
+        slopes = _along(apart, twins, w)
         for name, named in uses.items():
             for use, twin in zip(named, twins[name], strict=True):
                 here, there = use.data, twin.data
@@ -205,6 +228,11 @@ def _along(graph: Graph, uses: Uses, w: Tensor) -> dict[Any, Tensor | None]:
     seed = w.expand_as(graph.h)
     given = {"retain_graph": True, "allow_unused": True}
     return dict(zip(nodes, torch.autograd.grad([graph.h], edges, [seed], **given), strict=True))
+
+
+def _places(rows: int, batch: int, order: str, examples: Tensor) -> Tensor:
+    """Return where the rows of some examples are, [example, position]."""
+    return split_rows(torch.arange(rows, device=examples.device), batch, order)[examples]
 
 
 def _of_examples(rows: Tensor, batch: int, order: str, examples: Tensor) -> Tensor:
@@ -244,9 +272,13 @@ def _agreeing(graph: Graph, leaves) -> Known:
         if one is None or _near(ruled, one.flatten(), _TOLERANCE):
             agreeing[name] = orders
     taken = {use.node: use for name in agreeing for use in known[name]}
-    entries = sum(g.numel() for node, g in plain.items() if node in taken and g is not None)
-    patches = sum(use.patches for use in taken.values())
-    return Known(agreeing, Sizes(entries // batch, patches // batch))
+    held = {
+        node: g.numel() // batch for node, g in plain.items() if node in taken and g is not None
+    }
+    start = start_of(graph)
+    swept = sum(size for node, size in held.items() if node not in (start.last, start.below))
+    patches = sum(use.patches for use in taken.values()) // batch
+    return Known(agreeing, Sizes(sum(held.values()), swept, patches))
 
 
 def _order(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) -> str | None:

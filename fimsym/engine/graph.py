@@ -36,13 +36,22 @@ class Graph:
         h: Its result, [batch, output].
         nodes: Every operation, each before those it depends on.
         signature: The same for forward passes that computed the same things.
+        consumers: For each operation those that take its result, and as which argument.
         uses: For each parameter every use of it; None if one of them is not known.
     """
 
     h: Tensor
     nodes: list[Any]
     signature: tuple
+    consumers: Mapping[Any, list[tuple[Any, int]]]
     uses: dict[str, list[Use] | None]
+
+    def elementwise_after(self, node: Any) -> Any:
+        """Return the only operation that takes a node's result, if it acts on each element."""
+        consumers = self.consumers.get(node, [])
+        if len(consumers) == 1 and consumers[0][0].name() in ELEMENTWISE:
+            return consumers[0][0]
+        return None
 
     @property
     def loops(self) -> bool:
@@ -75,7 +84,7 @@ def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
                 edges.append((places[other], number))
         signature.append((node.name(), owner, tuple(edges)))
     uses = {name: _uses(owners.get(name), consumers, leaf.shape) for name, leaf in leaves.items()}
-    return Graph(h, nodes, tuple(signature), uses)
+    return Graph(h, nodes, tuple(signature), consumers, uses)
 
 
 def _walk(root: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from fimsym.engine import classes
 from fimsym.errors import DomainError, FimsymError, SpecError
 from fimsym.families import Family, families
 from fimsym.families import family as family_of
@@ -123,7 +124,7 @@ class Head:
 
         That is u = e_c and v = 0, without an m×m identity where the law allows it: targets
         that are independent depend on their own outputs only, and classes that a parameter
-        does not move can be merged into one, as log Σ_{j≠c} exp h_j.
+        does not move can be merged into one, of log-odds h_c − log Σ_{j≠c} exp h_j.
 
         Args:
             asked: Names of the quantities.
@@ -140,12 +141,61 @@ class Head:
             found = self.values(asked, targets, eye, torch.zeros_like(eye))
             return {q: value.transpose(1, 2).reshape(batch, count) for q, value in found.items()}
         if self._merges and count > 2:
-            pairs = torch.stack([outputs, log_sum_of_others(outputs)], dim=-1)
-            one = torch.tensor([[1.0], [0.0]]).to(outputs).expand(batch, count, 2, 1)
-            found = self.values(asked, pairs, one, torch.zeros_like(one))
-            return {quantity: value.squeeze(-1) for quantity, value in found.items()}
+            odds = outputs - classes.log_sum_of_others(outputs)
+            return _one_of_two(self.constants).of_outputs(asked, odds)
         eye = torch.eye(count).to(outputs).expand(batch, count, count)
         return self.values(asked, outputs, eye, torch.zeros_like(eye))
+
+    def along_columns(
+        self, asked: Sequence[str], outputs: Tensor, columns: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the quantities of parameters that move every example's output alike.
+
+        Args:
+            asked: Names of quantities that need no second derivative.
+            outputs: o, [batch, output].
+            columns: ∂o/∂θ of every example, [output, param].
+
+        Returns:
+            Each [batch, param].
+        """
+        if self.is_centred(outputs) and outputs.dtype != torch.float64:
+            second, fourth = classes.central_moments(outputs, columns)
+            found = {"fisher": second, "variance_score_squared": fourth - second.square()}
+            return {quantity: found[quantity].clamp(min=0) for quantity in asked}
+        u = columns.expand(len(outputs), *columns.shape)
+        return self.values(asked, outputs, u, None)
+
+    def is_centred(self, outputs: Tensor) -> bool:
+        """Tell whether derivatives may be centred before they reach the parameters.
+
+        Adding the same number to every logit changes no probability, and centring, being
+        linear, may be done at the output.
+        """
+        return (
+            self.spec.name == "categorical"
+            and self._to_natural is None
+            and outputs.shape[1] > 2
+            and outputs.dtype in (torch.float32, torch.float64)
+        )
+
+    def values_of_centred(
+        self, asked: Sequence[str], outputs: Tensor, first: Tensor
+    ) -> dict[str, Tensor]:
+        """Return quantities of first derivatives whose mean Σ_c p_c u_c is zero already.
+
+        Args:
+            asked: Names of quantities that need no second derivative.
+            outputs: o, [batch, output].
+            first: ũ, [batch, output, param].
+
+        Returns:
+            Each [batch, param].
+        """
+        found = classes.moments_of_centred(outputs, first, len(asked) > 1)
+        if all(bool(value.sum().isfinite()) for value in found.values()):
+            return {quantity: found[quantity] for quantity in asked}
+        return self.values(asked, outputs, first, None)
 
     @property
     def _merges(self) -> bool:
@@ -162,11 +212,6 @@ class Head:
         return outputs // spec.components
 
 
-def log_sum_of_others(h: Tensor) -> Tensor:
-    """Return log Σ_{j≠c} exp h_j for every c, [*batch, output]."""
-    place = h.argmax(-1, keepdim=True)
-    rest = h.scatter(-1, place, float("-inf"))
-    without_top = rest.logsumexp(-1, keepdim=True)
-    total = h.logsumexp(-1, keepdim=True)
-    others = total + torch.log1p(-(h - total).exp())
-    return others.scatter(-1, place, without_top)
+def _one_of_two(constants: Mapping[str, float]) -> Head:
+    """Return the law of one class of several: a label of it or not, or the count of such."""
+    return Head("binomial" if constants else "bernoulli", None, constants)

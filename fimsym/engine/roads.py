@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimsym.engine import classes
 from fimsym.engine import graph as graphs
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
@@ -26,7 +27,7 @@ from fimsym.engine.curvatures import DIRECTIONS, Curvatures
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Block, Network
-from fimsym.engine.sweep import Start, every_output, start_of
+from fimsym.engine.sweep import Gradient, Start, every_output, start_of
 from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
 
 ROADS = ("structured", "shared", "functional")
@@ -42,7 +43,8 @@ _POWERS = {
 
 _LOOKED_AT = 8
 _TARGET = 32 * 10**6
-_BLOCK = 2**20
+_TARGET_OF_SERIES = 96 * 10**6
+_BLOCK = 2**19
 
 
 class Roads:
@@ -76,13 +78,15 @@ class Roads:
         graph = self.trace(inputs)
         known = self.alignment.known(graph, inputs)
         directions = DIRECTIONS if self.second else 0
-        copies = 3 * graph.h.shape[1] + 4 + 6 * directions
-        entries = copies * known.sizes.activations + 2 * known.sizes.patches
+        sizes = known.sizes
+        entries = 3 * graph.h.shape[1] * sizes.swept + 2 * sizes.patches
+        entries += (8 + 6 * directions) * sizes.activations
         each = max(1, self.network.dtype.itemsize * entries)
         rest = set(self.blocks) - known.orders.keys()
         if self.second:
             rest |= {name for name, uses in graph.uses.items() if not _single(uses, inputs)}
-        return max(1, min(self.limit, _TARGET) // each), rest
+        target = _TARGET_OF_SERIES if self.second else _TARGET
+        return max(1, min(self.limit, target) // each), rest
 
     def trace(self, inputs: Tensor) -> Graph:
         """Run the network on some inputs, and read what it computed."""
@@ -97,10 +101,11 @@ class Roads:
         uses = self.alignment.uses(graph, inputs)
         start = start_of(graph)
         nodes = _below(graph, uses, start)
-        found = every_output(start, graph, nodes, not graph.loops)
-        if not self.alignment.holds(graph, uses, found, inputs):
-            found = every_output(start, graph, nodes, False)
-            if graph.loops or not self.alignment.holds(graph, uses, found, inputs):
+        centred = self.head.is_centred(graph.h)
+        found = every_output(start, graph, nodes, not graph.loops, centred)
+        if not self.alignment.holds(graph, uses, found, inputs, centred):
+            found = every_output(start, graph, nodes, False, centred)
+            if graph.loops or not self.alignment.holds(graph, uses, found, inputs, centred):
                 self.alignment.forget(graph)
                 uses = {}
         chunk = _Chunk(self, graph, start, found, inputs, count, sums)
@@ -108,7 +113,8 @@ class Roads:
             uses = self._with_curvatures(uses, chunk, inputs)
         rest = set(self.network.names) - uses.keys()
         for name, named in uses.items():
-            road = chunk.add(name, named)
+            with torch.no_grad():
+                road = chunk.add(name, named)
             self.taken[name] = max(self.taken[name], road, key=ROADS.index)
         for name in rest:
             self.taken[name] = "functional"
@@ -138,11 +144,12 @@ class _Chunk:
         self.roads: Roads = roads
         self.graph: Graph = graph
         self.start: Start = start
-        self.found: dict[Any, Tensor] = found
+        self.found: dict[Any, Gradient] = found
         self.count: int = count
         self.sums: Accumulator = sums
         self.batch: int = len(inputs)
         self.h: Tensor = graph.h.detach()
+        self.centred: bool = roads.head.is_centred(self.h)
         self.neurons: dict[Any, dict[str, Tensor]] = {}
         self.powers: dict[Any, dict[int, Tensor]] = {}
         self.curved: dict[Any, Tensor] = {}
@@ -173,7 +180,7 @@ class _Chunk:
             return False
         if use.node is self.start.last:
             return True
-        return self.found[use.node].shape[1:] == (self.batch, *use.along)
+        return self.found[use.node].outer.shape[1:] == (self.batch, *use.along)
 
     def _add_once(self, block: Block, use: Use) -> None:
         """Sum value · a^degree over the batch: one matrix product for each quantity."""
@@ -202,8 +209,19 @@ class _Chunk:
         """Return the quantities of every neuron of a node, [batch, neuron]."""
         if node is self.start.last:
             return self.roads.head.of_outputs(self.roads.asked, self.h)
-        u = self.found[node].transpose(0, 1)
-        return self.roads.head.values(self.roads.asked, self.h, u, self.curved.get(node))
+        gradient, asked, head = self.found[node], self.roads.asked, self.roads.head
+        if node in self.curved:
+            u = gradient.whole.transpose(0, 1)
+            return head.values(asked, self.h, u, self.curved[node])
+        if node is self.start.below:
+            values = head.along_columns(asked, self.h, gradient.outer[:, 0])
+        else:
+            values = self._values(self.h, gradient.outer.transpose(0, 1))
+        if gradient.slope is None:
+            return values
+        square = gradient.slope.square()
+        scales = {2: square, 4: square.square()}
+        return {q: value * scales[_POWERS[q]].to(value.dtype) for q, value in values.items()}
 
     def _add_shared(self, block: Block, uses: list[Use]) -> None:
         """Build u of some rows of the parameter at a time, and add its quantities."""
@@ -216,18 +234,28 @@ class _Chunk:
         for first in range(0, height, size):
             part = slice(first, min(first + size, height))
             u = functools.reduce(torch.add, (use.jacobian(g, part) for use, g in places))
-            values = self.roads.head.values(self.roads.asked, self.h, u, None)
+            values = self._values(self.h, u)
             at = slice(block.start + first * row, block.start + part.stop * row)
             self.sums.add(at, self.count, values)
+
+    def _values(self, h: Tensor, u: Tensor) -> dict[str, Tensor]:
+        """Return the quantities asked for, of which none needs v, each [batch, param]."""
+        head, asked = self.roads.head, self.roads.asked
+        return (
+            head.values_of_centred(asked, h, u) if self.centred else head.values(asked, h, u, None)
+        )
 
     def _of_use(self, use: Use) -> Tensor:
         """Return the gradients at a use, [output, batch, position, *channels]."""
         if use.node is self.start.last:
-            outputs = self.h.shape[1]
-            eye = torch.eye(outputs, dtype=self.h.dtype, device=self.h.device)
-            g = eye.unsqueeze(1).expand(outputs, self.batch, outputs)
+            gradient = Gradient(torch.eye(self.h.shape[1]).to(self.h).unsqueeze(1))
         else:
-            g = self.found[use.node]
+            gradient = self.found[use.node]
+        if self.centred and use.node in (self.start.last, self.start.below):
+            outer = classes.centred(self.h, gradient.outer[:, :1])
+            gradient = Gradient(outer, gradient.slope)
+        g = gradient.whole
+        g = g.expand(-1, self.batch, -1) if use.node is self.start.last else g
         g = use.rows(g)
         if use.order == "batch":
             return g.unflatten(1, (self.batch, -1))
@@ -244,7 +272,7 @@ class _Chunk:
         picked = g[:, example, position].transpose(0, 1)
         u = g.new_zeros(len(keys), outputs, features).index_add_(0, inverse, picked)
         owner, row = keys // use.shape[0], keys % use.shape[0]
-        values = self.roads.head.values(self.roads.asked, self.h[owner], u, None)
+        values = self._values(self.h[owner], u)
         totals, spread = {}, None
         for quantity, value in values.items():
             value = value.double()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fimsym.engine import classes
 from fimsym.engine.graph import ELEMENTWISE, Graph
 
 _PRODUCTS = ("AddmmBackward0", "MmBackward0")
@@ -72,35 +73,76 @@ def _is_output_layer(root) -> bool:
     return all(fn is None or hasattr(fn, "variable") for fn in (bias, weight))
 
 
+@dataclasses.dataclass
+class Gradient:
+    """∂h_c/∂z at a place z: the derivative by what an elementwise function makes of it, and φ'.
+
+    Attributes:
+        outer: [output, *shape of z].
+        slope: φ'(z), [*shape of z]; None for 1.
+    """
+
+    outer: Tensor
+    slope: Tensor | None = None
+
+    @property
+    def whole(self) -> Tensor:
+        """∂h_c/∂z itself, [output, *shape of z]."""
+        return self.outer if self.slope is None else self.outer * self.slope
+
+
 def every_output(
-    start: Start, graph: Graph, nodes: Sequence[Any], batched: bool
-) -> dict[Any, Tensor]:
-    """Return ∂h_c/∂(result of each node), [output, *shape of the result].
+    start: Start, graph: Graph, nodes: Sequence[Any], batched: bool, centred: bool = False
+) -> dict[Any, Gradient]:
+    """Return ∂h_c/∂(result of each node).
 
     Args:
         start: Where to begin.
         graph: The graph.
         nodes: Where to end.
         batched: Take all outputs in one batched backward pass.
+        centred: Return ∂(h_c − Σ_j p_j h_j)/∂(result) instead, p held fixed, except at the
+            layer below the output layer.
     """
     if start.edge is None or not nodes:
         return {}
     batch, outputs = graph.h.shape
-    if start.seeds is None:
-        eye = torch.eye(outputs, dtype=graph.h.dtype, device=graph.h.device)
-        seeds = eye.unsqueeze(1).expand(outputs, batch, outputs)
-    else:
-        seeds = start.seeds.expand(outputs, batch, start.seeds.shape[-1])
-    edges = [GradientEdge(node, 0) for node in nodes]
+    seeds = start.seeds
+    if seeds is None:
+        seeds = torch.eye(outputs, dtype=graph.h.dtype, device=graph.h.device).unsqueeze(1)
+    seeds = seeds.expand(outputs, batch, seeds.shape[-1])
+    known = {}
+    if start.below in nodes:
+        known[start.below] = Gradient(seeds, _slope(start.edge, start.below, seeds[0]))
+    rest = [node for node in nodes if node is not start.below]
+    if centred and rest:
+        seeds = classes.centred(graph.h.detach(), seeds[:, :1])
+    after = [graph.elementwise_after(node) or node for node in rest]
+    found = _swept(start.edge, [GradientEdge(node, 0) for node in after], seeds, batched)
+    for node, place, outer in zip(rest, after, found, strict=True):
+        if outer is None:
+            continue
+        slope = None if place is node else _slope(GradientEdge(place, 0), node, outer[0])
+        known[node] = Gradient(outer, slope)
+    return known
+
+
+def _slope(edge: GradientEdge, node: Any, like: Tensor) -> Tensor:
+    """Return φ' of the elementwise functions between a node and what they end in."""
+    ones = torch.ones_like(like, memory_format=torch.contiguous_format)
+    (slope,) = torch.autograd.grad([edge], [GradientEdge(node, 0)], [ones], retain_graph=True)
+    return slope
+
+
+def _swept(edge, ends, seeds, batched) -> Sequence[Tensor | None]:
+    """Return the gradients at every end for every seed, [seed, …]."""
+    if not ends:
+        return []
     given = {"retain_graph": True, "allow_unused": True}
-    if batched and outputs > 1:
-        found = torch.autograd.grad([start.edge], edges, [seeds], is_grads_batched=True, **given)
-        return {n: g for n, g in zip(nodes, found, strict=True) if g is not None}
-    rows = [
-        torch.autograd.grad([start.edge], edges, [seed.contiguous()], **given) for seed in seeds
+    if batched and len(seeds) > 1:
+        return torch.autograd.grad([edge], ends, [seeds], is_grads_batched=True, **given)
+    rows = [torch.autograd.grad([edge], ends, [seed.contiguous()], **given) for seed in seeds]
+    return [
+        None if found[0] is None else torch.stack([g for g in found if g is not None])
+        for found in zip(*rows, strict=True)
     ]
-    return {
-        node: torch.stack(found)
-        for node, found in zip(nodes, zip(*rows, strict=True), strict=True)
-        if found[0] is not None
-    }
