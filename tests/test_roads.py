@@ -6,6 +6,7 @@ from torch import nn
 
 import fimsym
 from fimsym.engine import alignment, uses
+from fimsym.engine.probe import Known
 from tests.networks import build
 
 
@@ -104,7 +105,7 @@ def both(model, data, monkeypatch, **options):
     """Return the analysis by both roads, and by the functional road alone."""
     given = {"family": "categorical", "progress": False, **options}
     taken = fimsym.analyze(model, data, **given)
-    monkeypatch.setattr(alignment, "_agreeing", lambda graph, leaves: alignment.Known({}))
+    monkeypatch.setattr(alignment, "agreeing", lambda graph, leaves: Known({}))
     return taken, fimsym.analyze(model, data, **given)
 
 

@@ -9,8 +9,6 @@ fourth, the 16th and so on are then compared with some of their examples run apa
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,43 +20,15 @@ from torch.autograd.graph import GradientEdge
 from fimsym.engine import graph as graphs
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Network
-from fimsym.engine.sweep import Gradient, start_of
+from fimsym.engine.probe import Known, agreeing, near, ordered, random_weights
+from fimsym.engine.sweep import Gradient
 from fimsym.engine.uses import Use, split_rows
 
 Uses = Mapping[str, list[Use]]
 """Every use of each parameter."""
 
-_TOLERANCE = 1e-9
 _PROBED = 8
 _APART = 2
-
-
-@dataclasses.dataclass
-class Sizes:
-    """How many numbers one input takes.
-
-    Attributes:
-        activations: Entries of the results of all uses.
-        swept: Those of them at which a gradient of every output is held.
-        patches: Entries of what convolutions see at every position.
-    """
-
-    activations: int = 0
-    swept: int = 0
-    patches: int = 0
-
-
-@dataclasses.dataclass
-class Known:
-    """What has been found out about graphs of one signature.
-
-    Attributes:
-        orders: For each parameter the order of rows of each use.
-        sizes: What one input takes.
-    """
-
-    orders: dict[str, list[str]]
-    sizes: Sizes = dataclasses.field(default_factory=Sizes)
 
 
 class Alignment:
@@ -78,7 +48,7 @@ class Alignment:
     def uses(self, graph: Graph, inputs: Tensor) -> dict[str, list[Use]]:
         """Return every use of each parameter for which all are known, with their orders."""
         orders = self.known(graph, inputs).orders
-        return {name: _ordered(graph.uses[name], order) for name, order in orders.items()}
+        return {name: ordered(graph.uses[name], order) for name, order in orders.items()}
 
     def known(self, graph: Graph, inputs: Tensor) -> Known:
         """Return what holds for a graph, found out from some of its inputs."""
@@ -94,7 +64,7 @@ class Alignment:
         inputs = inputs.double() if inputs.is_floating_point() else inputs
         with torch.no_grad():
             exact = self._double.forward(inputs)
-        return _near(graph.h.detach()[: len(inputs)].double(), exact, 1e-2)
+        return near(graph.h.detach()[: len(inputs)].double(), exact, 1e-2)
 
     def forget(self, graph: Graph) -> None:
         """Leave every parameter of such graphs to the functional road."""
@@ -108,7 +78,7 @@ class Alignment:
             graph = graphs.read(h, leaves)
             if graph.signature != signature:
                 return None
-            return _agreeing(graph, leaves)
+            return agreeing(graph, leaves)
         except (RuntimeError, NotImplementedError, AttributeError):
             return Known({})  # the functional road says what such a model lacks
 
@@ -136,7 +106,7 @@ class Alignment:
             return True
         rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
         rows = rows.to(inputs.device)
-        w = _random(graph.h.shape[1], graph.h)
+        w = random_weights(graph.h.shape[1], graph.h)
         w = w - w.mean() if centred else w
 
         def mixed(use):
@@ -157,7 +127,7 @@ class Alignment:
             one = plain[use.node]
             if use.node in found and one is not None:
                 whole = torch.tensordot(w, found[use.node].whole, dims=1)
-                if not _near(whole, one, _loose(w.dtype)):
+                if not near(whole, one, _loose(w.dtype)):
                     return False
         return self._holds_in_double(graph, uses, inputs, rows, w.double())
 
@@ -173,11 +143,11 @@ class Alignment:
         double = graphs.read(h, leaves)
         if double.signature != graph.signature:
             return False
-        ordered = {
-            name: _ordered(double.uses[name], [use.order for use in named])
+        in_order = {
+            name: ordered(double.uses[name], [use.order for use in named])
             for name, named in uses.items()
         }
-        slopes = _along(double, ordered, w)
+        slopes = _along(double, in_order, w)
 
         def mixed(use):
             g = slopes[use.node]
@@ -185,17 +155,17 @@ class Alignment:
                 return None
             return _of_examples(use.rows(g[None])[0], len(inputs), use.order, rows)
 
-        return self._apart(self._double, double, ordered, mixed, inputs, rows, w)
+        return self._apart(self._double, double, in_order, mixed, inputs, rows, w)
 
     def _apart(self, network, graph, uses, mixed, inputs, rows, w) -> bool:
         """Compare h, what each use holds, and gradients along w."""
         h, leaves = network.traced(inputs[rows])
         apart = graphs.read(h, leaves)
         eps = 1e3 * torch.finfo(h.dtype).eps
-        if apart.signature != graph.signature or not _near(h, graph.h[rows], eps):
+        if apart.signature != graph.signature or not near(h, graph.h[rows], eps):
             return False
         twins = {
-            name: _ordered(apart.uses[name], [use.order for use in named])
+            name: ordered(apart.uses[name], [use.order for use in named])
             for name, named in uses.items()
         }
         slopes = _along(apart, twins, w)
@@ -204,12 +174,12 @@ class Alignment:
                 here, there = use.data, twin.data
                 if here is not None and there is not None:
                     here = _of_examples(here, len(inputs), use.order, rows)
-                    if not _near(split_rows(there, len(rows), use.order), here, eps):
+                    if not near(split_rows(there, len(rows), use.order), here, eps):
                         return False
                 one, other = mixed(use), slopes[twin.node]
                 if one is not None and other is not None:
                     other = split_rows(twin.rows(other[None])[0], len(rows), use.order)
-                    if not _near(other, one, _loose(h.dtype)):
+                    if not near(other, one, _loose(h.dtype)):
                         return False
         return True
 
@@ -238,93 +208,3 @@ def _places(rows: int, batch: int, order: str, examples: Tensor) -> Tensor:
 def _of_examples(rows: Tensor, batch: int, order: str, examples: Tensor) -> Tensor:
     """Return those rows that belong to some examples, in the same order for any batch."""
     return split_rows(rows, batch, order)[examples]
-
-
-def _agreeing(graph: Graph, leaves) -> Known:
-    """Return the orders of rows of the parameters for which plain gradients agree."""
-    h = graph.h
-    batch, outputs = h.shape
-    w, r = _random(outputs, h), _random(batch, h)
-    known = {name: uses for name, uses in graph.uses.items() if uses is not None}
-    nodes = list({use.node for uses in known.values() for use in uses})
-    if not nodes:
-        return Known({name: [] for name in known})
-    edges = [GradientEdge(node, 0) for node in nodes]
-    given = {"retain_graph": True, "allow_unused": True}
-    seed = w.expand(batch, outputs)
-    plain = dict(zip(nodes, torch.autograd.grad([h], edges, [seed], **given), strict=True))
-    names = list(known)
-    edges += [torch.autograd.graph.get_gradient_edge(leaves[name]) for name in names]
-    found = torch.autograd.grad([h], edges, [r[:, None] * seed], **given)
-    weighted = dict(zip(nodes, found, strict=False))
-    truth = dict(zip(names, found[len(nodes) :], strict=True))
-    agreeing = {}
-    for name, uses in known.items():
-        orders = [_order(use, plain[use.node], weighted[use.node], r) for use in uses]
-        if None in orders:
-            continue
-        try:
-            parts = [_summed(use, g) for use in uses if (g := weighted[use.node]) is not None]
-            ruled = functools.reduce(torch.add, parts) if parts else h.new_zeros(())
-        except (RuntimeError, ValueError, IndexError):
-            continue
-        one = truth[name]
-        if one is None or _near(ruled, one.flatten(), _TOLERANCE):
-            agreeing[name] = orders
-    taken = {use.node: use for name in agreeing for use in known[name]}
-    held = {
-        node: g.numel() // batch for node, g in plain.items() if node in taken and g is not None
-    }
-    start = start_of(graph)
-    swept = sum(size for node, size in held.items() if node not in (start.last, start.below))
-    patches = sum(use.patches for use in taken.values()) // batch
-    return Known(agreeing, Sizes(sum(held.values()), swept, patches))
-
-
-def _order(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) -> str | None:
-    """Return which axis rows run over first, or None if they belong to no single example."""
-    if plain is None or weighted is None:
-        return "batch"
-    try:
-        one, other = use.rows(plain[None])[0], use.rows(weighted[None])[0]
-    except RuntimeError:
-        return None
-    if len(one) % len(r):
-        return None
-    for order in ("batch", "position"):
-        many = split_rows(one, len(r), order)
-        scale = r.reshape(-1, *[1] * (many.ndim - 1))
-        if _near(scale * many, split_rows(other, len(r), order), _TOLERANCE):
-            return order
-    return None
-
-
-def _summed(use: Use, g: Tensor) -> Tensor:
-    """Return the gradient of a use, summed over examples, flattened."""
-    rows = use.rows(g[None]).unsqueeze(1)
-    whole = slice(0, use.shape[0] if use.shape else 1)
-    (alone,) = _ordered([use], ["batch"])
-    return alone.jacobian(rows, whole).flatten()
-
-
-def _ordered(uses, orders) -> list[Use]:
-    return [dataclasses.replace(use, order=order) for use, order in zip(uses, orders, strict=True)]
-
-
-def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """Tell whether two tensors agree relative to the largest entry."""
-    if one.shape != other.shape:
-        return False
-    if not one.is_floating_point():
-        return bool((one == other).all())
-    other = other.to(one.dtype)
-    size = other.abs().max() + torch.finfo(one.dtype).tiny if other.numel() else 0
-    return not other.numel() or bool((one - other).abs().max() <= tolerance * size)
-
-
-def _random(size: int, like: Tensor) -> Tensor:
-    """Return fixed random numbers away from 0, like a tensor."""
-    generator = torch.Generator().manual_seed(size)
-    draws = torch.rand(size, generator=generator, dtype=torch.float64) + 0.5
-    signs = torch.rand(size, generator=generator, dtype=torch.float64) - 0.5
-    return (draws * signs.sign()).to(like.device, like.dtype)

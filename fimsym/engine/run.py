@@ -54,7 +54,7 @@ class Run:
         self.count = 0
         self.outputs = 0
         self.rows = 1
-        self.roads = Roads(network, head, asked, limit, sums.squares is not None)
+        self.roads = Roads(network, head, asked, limit)
         self.functional = Functional(network, head, asked, limit)
 
     def analyze(self, data: inputs_of.Data, grouping: str, show: bool) -> Analysis:

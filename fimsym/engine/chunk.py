@@ -1,0 +1,230 @@
+"""From gradients at the operations of some inputs to sums over them.
+
+A parameter of which u is rank one takes one matrix product for each quantity; u of any other
+is built, some rows of the parameter at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimsym.engine import classes
+from fimsym.engine.accumulate import Accumulator
+from fimsym.engine.graph import Graph
+from fimsym.engine.head import Head
+from fimsym.engine.network import Block
+from fimsym.engine.sweep import Gradient, Start
+from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
+
+_POWERS = {
+    "fisher": 2,
+    "variance_score_squared": 4,
+    "variance_negative_hessian": 4,
+    "covariance": 4,
+}
+"""Degree of every quantity in u, of which v counts two."""
+
+_BLOCK = 2**19
+"""Entries of u that are built at a time."""
+
+
+class Chunk:
+    """Some inputs, and the gradients of every output at every place a parameter enters.
+
+    Args:
+        head: The law of the labels.
+        asked: The quantities to add up.
+        blocks: Where each parameter is in the sums.
+        graph: Graph of the forward pass.
+        start: Where its backward passes began.
+        found: What they returned.
+        sums: What is added to.
+        count: How many inputs it holds already.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        asked: tuple[str, ...],
+        blocks: Mapping[str, Block],
+        graph: Graph,
+        start: Start,
+        found: Mapping[Any, Gradient],
+        sums: Accumulator,
+        count: int,
+    ):
+        self.head = head
+        self.asked = asked
+        self.blocks = blocks
+        self.start = start
+        self.found = found
+        self.sums = sums
+        self.count = count
+        self.h: Tensor = graph.h.detach()
+        self.batch: int = len(self.h)
+        self.spread: bool = sums.squares is not None
+        self.centred: bool = head.is_centred(self.h)
+        self.neurons: dict[Any, dict[str, Tensor]] = {}
+        self.powers: dict[Any, dict[int, Tensor]] = {}
+        self.curved: dict[Any, Tensor] = {}
+
+    def add(self, name: str, uses: list[Use]) -> str:
+        """Add a parameter's quantities; return the road it took."""
+        block = self.blocks[name]
+        uses = [use for use in uses if use.node in self.found or use.node is self.start.last]
+        if not uses:
+            return "structured"
+        first, *others = uses
+        if not others and self.once(first):
+            self._add_once(block, first)
+            return "structured"
+        if not others and isinstance(first, Lookup):
+            self._add_lookup(block, first)
+        else:
+            self._add_shared(block, uses)
+        return "shared"
+
+    def once(self, use: Use) -> bool:
+        """Tell whether a use is one product, or one shift, per example."""
+        if isinstance(use, Product):
+            return len(use.inputs) == self.batch
+        if not isinstance(use, Affine) or use.factor is not None or use.sign != 1:
+            return False
+        if len(use.along) != 1 or use.along != tuple(use.shape):
+            return False
+        if use.node is self.start.last:
+            return True
+        return self.found[use.node].outer.shape[1:] == (self.batch, *use.along)
+
+    def _add_once(self, block: Block, use: Use) -> None:
+        """Sum value · a^degree over the batch: one matrix product for each quantity."""
+        if use.node not in self.neurons:
+            self.neurons[use.node] = self._neuron_values(use.node)
+        values = self.neurons[use.node]
+        if isinstance(use, Product):
+            key = use.inputs.data_ptr()
+            powers = self.powers.setdefault(key, _powers_of(use.inputs.detach()))
+            pairs = {q: (v, powers[_POWERS[q]].to(v.dtype)) for q, v in values.items()}
+            totals = {q: value.T @ a if use.transposed else a.T @ value
+                      for q, (value, a) in pairs.items()}  # fmt: skip
+            spread = None
+            if "fisher" in values and self.spread:
+                left, right = pairs["fisher"]
+                spread = _spread(left, right) if use.transposed else _spread(right, left)
+        else:
+            totals = {q: value.double().sum(0) for q, value in values.items()}
+            spread = None
+            if "fisher" in values and self.spread:
+                value = values["fisher"].double()
+                spread = (value - totals["fisher"] / self.batch).square().sum(0)
+        self._put(block, totals, spread)
+
+    def _neuron_values(self, node) -> dict[str, Tensor]:
+        """Return the quantities of every neuron of a node, [batch, neuron]."""
+        if node is self.start.last:
+            return self.head.of_outputs(self.asked, self.h)
+        gradient, asked, head = self.found[node], self.asked, self.head
+        if node in self.curved:
+            u = gradient.whole.transpose(0, 1)
+            return head.values(asked, self.h, u, self.curved[node])
+        if node is self.start.below:
+            values = head.along_columns(asked, self.h, gradient.outer[:, 0])
+        else:
+            values = self._values(self.h, gradient.outer.transpose(0, 1))
+        if gradient.slope is None:
+            return values
+        square = gradient.slope.square()
+        scales = {2: square, 4: square.square()}
+        return {q: value * scales[_POWERS[q]].to(value.dtype) for q, value in values.items()}
+
+    def _add_shared(self, block: Block, uses: list[Use]) -> None:
+        """Build u of some rows of the parameter at a time, and add its quantities."""
+        shape = uses[0].shape
+        height = shape[0] if shape else 1
+        row = block.size // max(1, height)
+        unit = max(use.unit for use in uses)
+        size = max(1, _BLOCK // (self.batch * self.h.shape[1] * row * unit)) * unit
+        places = [(use, self._of_use(use)) for use in uses]
+        for first in range(0, height, size):
+            part = slice(first, min(first + size, height))
+            u = functools.reduce(torch.add, (use.jacobian(g, part) for use, g in places))
+            values = self._values(self.h, u)
+            at = slice(block.start + first * row, block.start + part.stop * row)
+            self.sums.add(at, self.count, values)
+
+    def _values(self, h: Tensor, u: Tensor) -> dict[str, Tensor]:
+        """Return the quantities asked for, of which none needs v, each [batch, param]."""
+        head, asked = self.head, self.asked
+        return (
+            head.values_of_centred(asked, h, u) if self.centred else head.values(asked, h, u, None)
+        )
+
+    def _of_use(self, use: Use) -> Tensor:
+        """Return the gradients at a use, [output, batch, position, *channels]."""
+        if use.node is self.start.last:
+            gradient = Gradient(torch.eye(self.h.shape[1]).to(self.h).unsqueeze(1))
+        else:
+            gradient = self.found[use.node]
+        if self.centred and use.node in (self.start.last, self.start.below):
+            outer = classes.centred(self.h, gradient.outer[:, :1])
+            gradient = Gradient(outer, gradient.slope)
+        g = gradient.whole
+        g = g.expand(-1, self.batch, -1) if use.node is self.start.last else g
+        g = use.rows(g)
+        if use.order == "batch":
+            return g.unflatten(1, (self.batch, -1))
+        return g.unflatten(1, (-1, self.batch)).transpose(1, 2)
+
+    def _add_lookup(self, block: Block, use: Lookup) -> None:
+        """Add the quantities of a table, for those rows that each example looks up."""
+        g = self._of_use(use)  # output, batch, position, feature
+        places = split_rows(use.indices, self.batch, use.order)
+        example, position = (places != use.padding).nonzero(as_tuple=True)
+        keys = example * use.shape[0] + places[example, position]
+        keys, inverse = keys.unique(return_inverse=True)
+        outputs, features = g.shape[0], g.shape[-1]
+        picked = g[:, example, position].transpose(0, 1)
+        u = g.new_zeros(len(keys), outputs, features).index_add_(0, inverse, picked)
+        owner, row = keys // use.shape[0], keys % use.shape[0]
+        values = self._values(self.h[owner], u)
+        totals, spread = {}, None
+        for quantity, value in values.items():
+            value = value.double()
+            totals[quantity] = _into(row, value, use.shape[0])
+            if quantity == "fisher" and self.spread:
+                mean = totals[quantity] / self.batch
+                seen = _into(row, torch.ones_like(value), use.shape[0])
+                about = _into(row, (value - mean[row]).square(), use.shape[0])
+                spread = (about + (self.batch - seen) * mean.square()).flatten()
+        self._put(block, totals, spread)
+
+    def _put(self, block: Block, totals, spread) -> None:
+        where = slice(block.start, block.stop)
+        totals = {quantity: total.flatten() for quantity, total in totals.items()}
+        if spread is not None:
+            spread = spread.flatten()
+        self.sums.add_totals(where, self.count, self.batch, totals, spread)
+
+
+def _powers_of(inputs: Tensor) -> dict[int, Tensor]:
+    squares = inputs.square()
+    return {2: squares, 4: squares.square()}
+
+
+def _into(rows: Tensor, values: Tensor, height: int) -> Tensor:
+    """Return values [pair, feature] summed into the rows of a table."""
+    return values.new_zeros(height, values.shape[1]).index_add_(0, rows, values)
+
+
+def _spread(left: Tensor, right: Tensor) -> Tensor:
+    """Return Σ_b (x_b − x̄)² of x_b = f_b a_b, each product of small deviations."""
+    f, a = left.mean(0), right.mean(0)
+    df, da = left - f, right - a
+    about = df.square().T @ right.square()
+    about += 2 * f[:, None] * (df.T @ (right * da)) + f.square()[:, None] * da.square().sum(0)
+    return (about - (df.T @ da).square() / len(left)).clamp(min=0)

@@ -1,0 +1,136 @@
+"""Uses of parameters tried out: do their rows belong to examples, and give they the gradient?"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from fimsym.engine.graph import Graph
+from fimsym.engine.sweep import start_of
+from fimsym.engine.uses import Use, split_rows
+
+_TOLERANCE = 1e-9
+
+
+@dataclasses.dataclass
+class Sizes:
+    """How many numbers one input takes.
+
+    Attributes:
+        activations: Entries of the results of all uses.
+        swept: Those of them at which a gradient of every output is held.
+        patches: Entries of what convolutions see at every position.
+    """
+
+    activations: int = 0
+    swept: int = 0
+    patches: int = 0
+
+
+@dataclasses.dataclass
+class Known:
+    """What has been found out about graphs of one signature.
+
+    Attributes:
+        orders: For each parameter the order of rows of each use.
+        sizes: What one input takes.
+    """
+
+    orders: dict[str, list[str]]
+    sizes: Sizes = dataclasses.field(default_factory=Sizes)
+
+
+def agreeing(graph: Graph, leaves) -> Known:
+    """Return the orders of rows of the parameters for which plain gradients agree."""
+    h = graph.h
+    batch, outputs = h.shape
+    w, r = random_weights(outputs, h), random_weights(batch, h)
+    known = {name: uses for name, uses in graph.uses.items() if uses is not None}
+    nodes = list({use.node for uses in known.values() for use in uses})
+    if not nodes:
+        return Known({name: [] for name in known})
+    edges = [GradientEdge(node, 0) for node in nodes]
+    given = {"retain_graph": True, "allow_unused": True}
+    seed = w.expand(batch, outputs)
+    plain = dict(zip(nodes, torch.autograd.grad([h], edges, [seed], **given), strict=True))
+    names = list(known)
+    edges += [torch.autograd.graph.get_gradient_edge(leaves[name]) for name in names]
+    found = torch.autograd.grad([h], edges, [r[:, None] * seed], **given)
+    weighted = dict(zip(nodes, found, strict=False))
+    truth = dict(zip(names, found[len(nodes) :], strict=True))
+    agreeing = {}
+    for name, uses in known.items():
+        orders = [_order(use, plain[use.node], weighted[use.node], r) for use in uses]
+        if None in orders:
+            continue
+        try:
+            parts = [_summed(use, g) for use in uses if (g := weighted[use.node]) is not None]
+            ruled = functools.reduce(torch.add, parts) if parts else h.new_zeros(())
+        except (RuntimeError, ValueError, IndexError):
+            continue
+        one = truth[name]
+        if one is None or near(ruled, one.flatten(), _TOLERANCE):
+            agreeing[name] = orders
+    taken = {use.node: use for name in agreeing for use in known[name]}
+    held = {
+        node: g.numel() // batch for node, g in plain.items() if node in taken and g is not None
+    }
+    start = start_of(graph)
+    swept = sum(size for node, size in held.items() if node not in (start.last, start.below))
+    patches = sum(use.patches for use in taken.values()) // batch
+    return Known(agreeing, Sizes(sum(held.values()), swept, patches))
+
+
+def _order(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) -> str | None:
+    """Return which axis rows run over first, or None if they belong to no single example."""
+    if plain is None or weighted is None:
+        return "batch"
+    try:
+        one, other = use.rows(plain[None])[0], use.rows(weighted[None])[0]
+    except RuntimeError:
+        return None
+    if len(one) % len(r):
+        return None
+    for order in ("batch", "position"):
+        many = split_rows(one, len(r), order)
+        scale = r.reshape(-1, *[1] * (many.ndim - 1))
+        if near(scale * many, split_rows(other, len(r), order), _TOLERANCE):
+            return order
+    return None
+
+
+def _summed(use: Use, g: Tensor) -> Tensor:
+    """Return the gradient of a use, summed over examples, flattened."""
+    rows = use.rows(g[None]).unsqueeze(1)
+    whole = slice(0, use.shape[0] if use.shape else 1)
+    (alone,) = ordered([use], ["batch"])
+    return alone.jacobian(rows, whole).flatten()
+
+
+def ordered(uses: Iterable[Use], orders: Iterable[str]) -> list[Use]:
+    """Return uses with their orders."""
+    return [dataclasses.replace(use, order=order) for use, order in zip(uses, orders, strict=True)]
+
+
+def near(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Tell whether two tensors agree relative to the largest entry."""
+    if one.shape != other.shape:
+        return False
+    if not one.is_floating_point():
+        return bool((one == other).all())
+    other = other.to(one.dtype)
+    size = other.abs().max() + torch.finfo(one.dtype).tiny if other.numel() else 0
+    return not other.numel() or bool((one - other).abs().max() <= tolerance * size)
+
+
+def random_weights(size: int, like: Tensor) -> Tensor:
+    """Return fixed random numbers away from 0, like a tensor."""
+    generator = torch.Generator().manual_seed(size)
+    draws = torch.rand(size, generator=generator, dtype=torch.float64) + 0.5
+    signs = torch.rand(size, generator=generator, dtype=torch.float64) - 0.5
+    return (draws * signs.sign()).to(like.device, like.dtype)
