@@ -61,6 +61,59 @@ class Recurrent(nn.Module):
         return self.leave(self.cell(x)[0][:, -1])
 
 
+class Memory(nn.Module):
+    """An LSTM over positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTM(2, 2, batch_first=True)
+        self.leave = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.leave(self.cell(x)[0].mean(1))
+
+
+class Language(nn.Module):
+    """Tokens whose table is also the output layer, with RMSNorm and a learnt position."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(5, 4, padding_idx=0)
+        self.position = nn.Parameter(0.1 * torch.ones(3, 4))
+        self.norm = nn.RMSNorm(4)
+
+    def forward(self, tokens):
+        z = torch.tanh(self.embed(tokens) + self.position)
+        return self.norm(z.sum(1)) @ self.embed.weight.T
+
+
+class Heads(nn.Module):
+    """Multi-head self-attention with its own projections."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.leave = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.leave(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
+def pooled():
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1, padding_mode="replicate", dilation=2, bias=False),
+        nn.GroupNorm(3, 3), nn.Softplus(), nn.MaxPool2d(2), nn.Conv2d(3, 3, 2, groups=3),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3),
+    )  # fmt: skip
+
+
+def volume():
+    return nn.Sequential(
+        nn.Conv3d(1, 2, 2, stride=2), nn.InstanceNorm3d(2, affine=True), nn.ELU(), nn.Flatten(1),
+        nn.Linear(16, 3),
+    )  # fmt: skip
+
+
 def mlp(*sizes, activation=nn.Sigmoid, bias=True):
     layers = []
     for wide, narrow in itertools.pairwise(sizes):

@@ -15,6 +15,9 @@ from fimsym.engine.network import Block, Network
 from fimsym.errors import DomainError, SpecError, UnsupportedError
 from tests.networks import (
     Attention,
+    Heads,
+    Language,
+    Memory,
     Recurrent,
     Residual,
     Tied,
@@ -23,6 +26,8 @@ from tests.networks import (
     flat,
     inputs,
     mlp,
+    pooled,
+    volume,
 )
 from tests.reference import enumeration
 from tests.tolerances import ENUMERATION
@@ -50,6 +55,19 @@ NETWORKS = {
     "convolution": (convolution, inputs(4, 2, 6, 6), "categorical", {}),
     "attention": (Attention, TOKENS, "categorical", {}),
     "tied": (Tied, inputs(5, 4), "categorical", {}),
+    "silu": (lambda: mlp(3, 4, 4, 3, activation=nn.SiLU), inputs(4, 3), "categorical", {}),
+    "tanh no bias": (
+        lambda: mlp(3, 4, 2, activation=nn.Tanh, bias=False),
+        inputs(4, 3),
+        "categorical",
+        {},
+    ),
+    "pooled": (pooled, inputs(3, 1, 6, 6), "categorical", {}),
+    "volume": (volume, inputs(2, 1, 4, 4, 4), "categorical", {}),
+    "lstm": (Memory, inputs(3, 3, 2), "categorical", {}),
+    "heads": (Heads, inputs(3, 4, 4), "categorical", {}),
+    "language": (Language, TOKENS[:, :3] % 5, "categorical", {}),
+    "one image": (convolution, inputs(1, 2, 6, 6), "categorical", {}),
     "gru": (Recurrent, inputs(3, 4, 2), "categorical", {}),
     "one input": (lambda: mlp(4, 6, 3), inputs(1, 4), "categorical", {}),
 }

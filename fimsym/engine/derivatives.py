@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, jacrev, vmap
 
+from fimsym.engine.graph import pads
 from fimsym.engine.network import Block, Network
 from fimsym.errors import UnsupportedError
 
@@ -121,6 +122,9 @@ class Differentiator:
         Raises:
             UnsupportedError: no way gives finite and right numbers.
         """
+        if not self._seen and self.order == "second" and pads(self._network.traced(inputs[:1])[0]):
+            # Forward mode knows no padding: it moves a row that backward passes hold fixed.
+            self._ways = [way for way in self._ways if way.compute != hessian_forward_over_reverse]
         row = self._draw(inputs.shape[0])
         along = torch.randn(outputs, generator=self._generator, dtype=torch.float64)
         along = along.to(inputs.device)

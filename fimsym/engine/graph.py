@@ -87,6 +87,14 @@ def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
     return Graph(h, nodes, tuple(signature), consumers, uses)
 
 
+def pads(h: Tensor) -> bool:
+    """Tell whether an embedding on the way to h gives one of its rows no gradient."""
+    nodes = _walk(h.grad_fn) if h.requires_grad else []
+    tables = [node for node in nodes if node.name() == "EmbeddingBackward0"]
+    # Autograd hands −1 out as an unsigned number where there is no padding.
+    return any(0 <= node._saved_padding_idx < 2**62 for node in tables)
+
+
 def _walk(root: Any) -> list[Any]:
     """Return every node below the root, in an order that depends on the graph alone."""
     seen, found, stack = {root}, [], [root]
