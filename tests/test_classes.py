@@ -57,9 +57,7 @@ def test_moments_of_columns_equal_the_evaluator(outputs):
     _near(dict(zip(BOTH, (second, fourth - second**2), strict=True)), expected, 1e-9)
 
 
-@pytest.mark.parametrize(
-    ("family", "constants"), [("categorical", {}), ("multinomial", {"n": 4})]
-)
+@pytest.mark.parametrize(("family", "constants"), [("categorical", {}), ("multinomial", {"n": 4})])
 def test_one_class_against_the_others_equals_the_evaluator(family, constants):
     h = _logits(6)
     eye = torch.eye(6, dtype=torch.float64).expand(5, 6, 6)
