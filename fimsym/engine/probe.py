@@ -112,8 +112,9 @@ def _summed(use: Use, g: Tensor) -> Tensor:
     return alone.jacobian(rows, whole).flatten()
 
 
-def ordered(uses: Iterable[Use], orders: Iterable[str]) -> list[Use]:
-    """Return uses with their orders."""
+def ordered(uses: Iterable[Use] | None, orders: Iterable[str]) -> list[Use]:
+    """Return known uses with their orders."""
+    uses = uses or ()
     return [dataclasses.replace(use, order=order) for use, order in zip(uses, orders, strict=True)]
 
 
