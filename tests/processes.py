@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import fimsym
 from tests.networks import build, inputs, mlp
 
-TIMEOUT = datetime.timedelta(seconds=60)
+TIMEOUT = datetime.timedelta(minutes=10)
+"""Longer than the tests wait: who waits for the dead until then has failed."""
 COUNT = 41
 
 
@@ -59,6 +60,13 @@ def breaking(rank):
     yield inputs(20, 4)
 
 
+def leaving(rank):
+    yield inputs(20, 4)
+    if rank == 1:
+        sys.exit("no licence")
+    yield inputs(20, 4)
+
+
 def shifted(rank):
     """Inputs whose information varies by 1e-5 of its mean."""
     return 1 + 1e-5 * inputs(COUNT, 4)
@@ -71,6 +79,7 @@ GOOD = {
     "loader": lambda rank: DataLoader(labelled(), batch_size=5),
     "stream": lambda rank: iter(inputs(COUNT, 4).split(4)),
     "nearly equal": shifted,
+    "seven inputs": lambda rank: inputs(7, 4),
     "two inputs": lambda rank: inputs(2, 4),
     "one input": lambda rank: inputs(1, 4),
 }
@@ -80,6 +89,7 @@ BAD = {
     "bad input": lambda rank: bad(31),
     "bad label": lambda rank: bad(31, labels=True),
     "bad stream": breaking,
+    "leaving": leaving,
     "other data": lambda rank: inputs(COUNT + (rank == 1), 4),
     "empty": lambda rank: inputs(0, 4),
     "shuffled": lambda rank: DataLoader(labelled(), batch_size=5, shuffle=True),
@@ -96,7 +106,7 @@ def outcome(call):
     """Return an analysis as plain data, or the exception as its type and text."""
     try:
         got = call()
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         return type(error).__name__, str(error), isinstance(error, fimsym.FimsymError)
     return {
         "inputs": got.inputs,

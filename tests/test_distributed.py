@@ -1,10 +1,12 @@
 """Many processes give what one gives, fail together, and never wait for the dead."""
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +21,53 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
+LIMIT = 150
+"""Seconds after which processes are ended, and the test fails."""
+
+
+@contextlib.contextmanager
+def started(folder, commands, cwd):
+    """Start processes that write FOLDER/NUMBER.out and .err; none outlives the block."""
+    processes = []
+    try:
+        for number, command in enumerate(commands):
+            whole = [sys.executable, "-m", *command]
+            with (
+                open(folder / f"{number}.out", "w") as out,
+                open(folder / f"{number}.err", "w") as err,
+            ):
+                processes.append(
+                    subprocess.Popen(whole, cwd=cwd, env=ENVIRONMENT, stdout=out, stderr=err)
+                )
+        yield processes
+    finally:
+        for process in processes:
+            end(process)
+
+
+def end(process):
+    """End a process; torchrun ends its own when asked to, and not when killed."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=45)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def start(folder, world, scenario):
     """Run processes; return their exit statuses and what each left behind."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.processes", folder, str(rank), scenario],
-            cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    commands = [("tests.processes", str(folder), str(rank), scenario) for rank in range(world)]
+    deadline = time.monotonic() + LIMIT
+    with started(folder, commands, ROOT) as processes:
+        for process in processes:
+            process.wait(timeout=max(1, deadline - time.monotonic()))
     found = []
     for rank in range(world):
         path = folder / f"{rank}.pt"
-        found.append(torch.load(path, weights_only=False) if path.exists() else errors[rank])
+        left = torch.load(path, weights_only=False) if path.exists() else None
+        found.append(left or (folder / f"{rank}.err").read_text())
     return [process.returncode for process in processes], found
 
 
@@ -95,6 +130,7 @@ FAILURES = {
     ("bad stream", 3): (1, "LookupError", "the disk is gone"),
     ("bad stream", 2): (1, "LookupError", "the disk is gone"),
     ("wrong option", 2): (1, "SpecError", "2GB"),
+    ("leaving", 3): (1, "SystemExit", "no licence"),
 }
 
 
@@ -164,32 +200,48 @@ def test_a_killed_process_ends_the_others(tmp_path):
 
 
 NETS = """
+import os, signal, time
 import torch
 from torch import nn
 
 def make():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+class Stopping(nn.Module):
+    '''As a terminal does, sends torchrun SIGINT once; then waits to be stopped itself.'''
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.passes = make(), 0
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == 12 and os.environ["RANK"] == "0":
+            os.kill(os.getppid(), signal.SIGINT)
+        if self.passes >= 12:
+            time.sleep(0.02)
+        return self.layers(x)
 """
 
 
-def torchrun(folder, *arguments):
-    return subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-            "2", "-m", "fimsym", "analyze", "--model", "nets:make",
-            "--family", "categorical", "--data", *arguments,
-        ],
-        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120,
+def torchrun(folder, *arguments, model="make"):
+    """Return exit status, standard output and standard error."""
+    command = (
+        "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fimsym",
+        "analyze", "--model", f"nets:{model}", "--family", "categorical", "--data", *arguments,
     )  # fmt: skip
+    (folder / "nets.py").write_text(NETS)
+    with started(folder, [command], folder) as (process,):
+        status = process.wait(timeout=LIMIT)
+    return status, (folder / "0.out").read_text(), (folder / "0.err").read_text()
 
 
 def test_torchrun_prints_and_writes_once(tmp_path):
-    (tmp_path / "nets.py").write_text(NETS)
     np.save(tmp_path / "data.npy", inputs(7, 4).numpy())
-    shown = torchrun(tmp_path, "data.npy", "--json", "-o", "out.safetensors")
-    assert shown.returncode == 0, shown.stderr
-    record = json.loads(shown.stdout)
+    status, out, err = torchrun(tmp_path, "data.npy", "--json", "-o", "out.safetensors")
+    assert status == 0, err
+    record = json.loads(out)
     assert (record["inputs"], record["interrupted"]) == (7, False)
     space: dict = {}
     exec(NETS, space)
@@ -201,11 +253,22 @@ def test_torchrun_prints_and_writes_once(tmp_path):
 
 
 def test_torchrun_fails_with_one_message(tmp_path):
-    (tmp_path / "nets.py").write_text(NETS)
     np.savez(tmp_path / "data.npz", x=inputs(7, 4).numpy(), y=np.array([0, 1, 2, 3, 0, 1, 2]))
-    shown = torchrun(tmp_path, "data.npz", "-o", "out.safetensors")
-    assert shown.returncode == 1
-    (message,) = [line for line in shown.stderr.splitlines() if line.startswith("Error: ")]
+    status, out, err = torchrun(tmp_path, "data.npz", "-o", "out.safetensors")
+    assert (status, out) == (1, "")
+    (message,) = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert "rank 1 of 2 failed: ShapeError: label 3 of input 1 does not fit" in message
     assert "row 1 + 2 i of the data" in message
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_torchrun_stopped_by_the_keyboard_prints_what_is_covered(tmp_path):
+    np.save(tmp_path / "data.npy", inputs(20_000, 4).numpy())
+    status, out, err = torchrun(
+        tmp_path, "data.npy", "--max-memory", "20kB", "-o", "out.safetensors", model="Stopping"
+    )
+    assert status == 1, err  # torchrun's own
+    kept = fimsym.Analysis.load(tmp_path / "out.safetensors")
+    assert kept.interrupted
+    assert 0 < kept.inputs < 20_000
+    assert out.count(kept.coverage) == out.count("Analysis: ") == 1

@@ -110,7 +110,7 @@ class Ranks:
             interrupted=interrupted,
         )
 
-    def report(self, error: Exception) -> None:
+    def report(self, error: BaseException) -> None:
         """Tell the other processes that this one has failed, unless they know."""
         if self.world > 1 and not self._gathered:
             with contextlib.suppress(FimsymError):
@@ -167,7 +167,7 @@ def sharing() -> Iterator[Ranks]:
     ranks = Ranks()
     try:
         yield ranks
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         ranks.report(error)
         raise
 
