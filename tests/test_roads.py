@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import alignment, uses
+from fimsym.engine import alignment, curvatures, functional, uses
 from fimsym.engine.probe import Known
 from tests.networks import build
 
@@ -284,3 +284,43 @@ def test_input_variance_of_nearly_equal_inputs():
     assert set(taken.roads.values()) == {"structured"}
     assert float(taken.input_variance["b.bias"].min()) > 0
     assert float(taken.input_variance["b.bias"].max()) < 1e-17
+
+
+def _pieces():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 3, 2, padding=1), nn.ReLU(), nn.MaxPool1d(2),
+        nn.Conv1d(3, 2, 2, bias=False), nn.LeakyReLU(), nn.Flatten(), nn.Linear(2, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "link"), [("categorical", None), ("exponential", "log_rate"), ("gaussian", None)]
+)
+def test_piecewise_linear_networks_take_no_second_derivative(monkeypatch, family, link):
+    model, data = build(_pieces), inputs()
+    given = {"family": family, "link": link, "quantities": "all", "progress": False}
+    with monkeypatch.context() as forced:
+        forced.setattr(alignment, "agreeing", lambda graph, leaves: Known({}))
+        truth = fimsym.analyze(model, data, **given)
+    for way in ("of_neurons", "_curved"):
+        monkeypatch.delattr(curvatures.Curvatures, way)
+    monkeypatch.setattr(functional, "Differentiator", None)
+    found = fimsym.analyze(model, data, **given)
+    assert set(found.roads.values()) == {STRUCTURED, SHARED}
+    for quantity, values in truth.values.items():
+        for name, value in values.items():
+            torch.testing.assert_close(
+                found.values[quantity][name], value, rtol=1e-10, atol=1e-15, msg=(quantity, name)
+            )
+    if link is None:
+        assert not any(value.any() for value in found.variance_negative_hessian.values())
+
+
+def test_a_bent_parameter_is_not_taken_for_affine():
+    model, data = (
+        build(lambda: nn.Sequential(nn.Linear(4, 4), nn.Softplus(), nn.Linear(4, 3))),
+        inputs(),
+    )
+    found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
+    assert found.variance_negative_hessian["0.weight"].all()
+    assert not found.variance_negative_hessian["2.weight"].any()

@@ -16,7 +16,7 @@ from torch import Tensor
 from fimsym.engine import classes
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.graph import Graph
-from fimsym.engine.head import Head
+from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.network import Block
 from fimsym.engine.sweep import Gradient, Start
 from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
@@ -61,6 +61,8 @@ class Chunk:
         self.head = head
         self.asked = asked
         self.blocks = blocks
+        self.first = tuple(quantity for quantity in asked if quantity not in SECOND_ORDER)
+        self.graph = graph
         self.start = start
         self.found = found
         self.sums = sums
@@ -128,14 +130,16 @@ class Chunk:
         """Return the quantities of every neuron of a node, [batch, neuron]."""
         if node is self.start.last:
             return self.head.of_outputs(self.asked, self.h)
-        gradient, asked, head = self.found[node], self.asked, self.head
+        gradient, head = self.found[node], self.head
         if node in self.curved:
             u = gradient.whole.transpose(0, 1)
-            return head.values(asked, self.h, u, self.curved[node])
-        if node is self.start.below:
-            values = head.along_columns(asked, self.h, gradient.outer[:, 0])
+            return head.values(self.asked, self.h, u, self.curved[node])
+        u = gradient.outer.transpose(0, 1)
+        if node is self.start.below and self.first and not self._is_bent_by_link:
+            columns = gradient.outer[:, 0]
+            values = self._with_zeros(head.along_columns(self.first, self.h, columns), u)
         else:
-            values = self._values(self.h, gradient.outer.transpose(0, 1))
+            values = self._values(self.h, u)
         if gradient.slope is None:
             return values
         square = gradient.slope.square()
@@ -158,11 +162,24 @@ class Chunk:
             self.sums.add(at, self.count, values)
 
     def _values(self, h: Tensor, u: Tensor) -> dict[str, Tensor]:
-        """Return the quantities asked for, of which none needs v, each [batch, param]."""
-        head, asked = self.head, self.asked
-        return (
-            head.values_of_centred(asked, h, u) if self.centred else head.values(asked, h, u, None)
-        )
+        """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param]."""
+        if self._is_bent_by_link:
+            return self.head.values(self.asked, h, u, torch.zeros_like(u))
+        values = {}
+        if self.first and self.centred:
+            values = self.head.values_of_centred(self.first, h, u)
+        elif self.first:
+            values = self.head.values(self.first, h, u, None)
+        return self._with_zeros(values, u)
+
+    @property
+    def _is_bent_by_link(self) -> bool:
+        """Whether ∂²h/∂θ² is wanted, and differs from ∂²o/∂θ²."""
+        return self.first != self.asked and self.head.link != "natural"
+
+    def _with_zeros(self, values: dict[str, Tensor], u: Tensor) -> dict[str, Tensor]:
+        zeros = u.new_zeros(()).expand(u.shape[0], u.shape[-1])
+        return {quantity: values.get(quantity, zeros) for quantity in self.asked}
 
     def _of_use(self, use: Use) -> Tensor:
         """Return the gradients at a use, [output, batch, position, *channels]."""

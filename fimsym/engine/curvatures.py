@@ -7,9 +7,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from fimsym.engine.derivatives import curvatures_along
-from fimsym.engine.jets import Jet, NoJetRule, Shifted, second_order
+from fimsym.engine.graph import Graph
+from fimsym.engine.jets import Jet, NoJetRule, Shifted, is_affine_along, second_order
 from fimsym.engine.network import Network
 from fimsym.engine.uses import Affine, Product, Use
+from fimsym.errors import UnsupportedError
 
 DIRECTIONS = 64
 """How many neurons are taken at a time."""
@@ -27,6 +29,42 @@ class Curvatures:
         self._double = network.double()
         self._blocks = dict(network.parameters())
         self._holds: dict[str, bool] = {}
+        self._affine: dict[tuple[str, tuple], bool] = {}
+
+    def vanish(self, name: str, graph: Graph, inputs: Tensor) -> bool:
+        """Tell whether h is affine in a parameter, off the kinks of what is piecewise linear.
+
+        It is proven by one sweep along a direction that moves every entry, and compared with
+        double backward passes at some entries.
+
+        Args:
+            name: The parameter.
+            graph: Graph of a forward pass of the inputs.
+            inputs: Some inputs, [batch, …].
+        """
+        key = name, graph.signature
+        if key not in self._affine:
+            self._affine[key] = self._is_affine(name, inputs[:1])
+        return self._affine[key]
+
+    def _is_affine(self, name: str, inputs: Tensor) -> bool:
+        inputs = inputs.double() if inputs.is_floating_point() else inputs
+        network, block = self._double, self._blocks[name]
+        value = network.split(network.theta)[name]
+
+        def run(direction):
+            return network.replaced(name, Jet(value, direction), inputs)
+
+        try:
+            if not is_affine_along(run, torch.ones_like(value)):
+                return False
+            outputs = network.forward(inputs).shape[1]
+            along = torch.linspace(0.5, 1.5, outputs, dtype=torch.float64, device=value.device)
+            places = sorted({0, block.size // 2, block.size - 1})
+            found = curvatures_along(network, block, inputs[0], along, places)
+            return not bool(found.any())
+        except (NoJetRule, UnsupportedError):
+            return False
 
     def of_neurons(
         self, names: list[str], uses: dict[str, list[Use]], inputs: Tensor

@@ -16,7 +16,8 @@ from fimsym.generated import evaluator
 
 _COPIES = 12
 _COPIES_OF_MATRICES = 60
-_SECOND_ORDER = {"variance_negative_hessian", "covariance"}
+SECOND_ORDER = {"variance_negative_hessian", "covariance"}
+"""Quantities that need second derivatives."""
 
 
 class Head:
@@ -63,7 +64,7 @@ class Head:
 
         v of a link depends on first derivatives too.
         """
-        second = bool(_SECOND_ORDER & set(asked))
+        second = bool(SECOND_ORDER & set(asked))
         return bool(set(asked) - {"variance_negative_hessian"}) or (
             second and self._to_natural is not None
         ), second
@@ -110,7 +111,7 @@ class Head:
             first: ∂o/∂θ, [batch, output, param].
             second: ∂²o/∂θ², likewise.
         """
-        h, u, v = outputs, first, second if set(asked) & _SECOND_ORDER else None
+        h, u, v = outputs, first, second if set(asked) & SECOND_ORDER else None
         if self._to_natural is not None:
             found = self._to_natural(outputs, first, v, **self.constants)
             h, u, v = (*found, None)[:3]

@@ -70,7 +70,11 @@ class Roads:
         each = max(1, self.network.dtype.itemsize * entries)
         rest = set(self.blocks) - known.orders.keys()
         if self.second:
-            rest |= {name for name, uses in graph.uses.items() if not _single(uses, inputs)}
+            rest |= {
+                name
+                for name, uses in graph.uses.items()
+                if not _single(uses, inputs) and not self.curvatures.vanish(name, graph, inputs)
+            }
         target = _TARGET_OF_SERIES if self.second else _TARGET
         return max(1, min(self.limit, target) // each), rest
 
@@ -107,12 +111,16 @@ class Roads:
         return rest
 
     def _with_curvatures(self, uses, chunk, inputs) -> dict[str, list[Use]]:
-        """Take ∂²h/∂z² where rows are examples; return the parameters for which that is all."""
-        by_node = {}
+        """Take ∂²h/∂z² where rows are examples; return the parameters for which that is all.
+
+        Where h is affine in a parameter there is nothing to take.
+        """
+        by_node, kept = {}, {}
         for name, named in uses.items():
-            if len(named) == 1 and chunk.once(named[0]):
+            if self.curvatures.vanish(name, chunk.graph, inputs):
+                kept[name] = named
+            elif len(named) == 1 and chunk.once(named[0]):
                 by_node.setdefault(named[0].node, []).append(name)
-        kept = {}
         for node, names in by_node.items():
             if node is not chunk.start.last:
                 curved = self.curvatures.of_neurons(names, uses, inputs)
