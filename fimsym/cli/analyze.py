@@ -53,6 +53,15 @@ _INTERRUPTED = 130
     show_default=True,
     help="Variance over the inputs, in --output.",
 )
+@click.option(
+    "--second-derivative",
+    type=click.Choice(["exact", "stochastic"]),
+    default="exact",
+    show_default=True,
+    help="Estimate V₂ and Cov, with standard errors in --output, where exact ones take too long.",
+)
+@click.option("--probes", default=8, show_default=True, help="Pairs of probes, if stochastic.")
+@click.option("--seed", default=0, show_default=True, help="Of the probes.")
 @click.option("--max-memory", help="Budget such as 2GB.")
 @click.option("--device", help="Where to compute, such as cuda.")
 @click.option(
@@ -69,6 +78,9 @@ def analyze_command(
     quantities: str,
     groups: str,
     input_variance: bool,
+    second_derivative: str,
+    probes: int,
+    seed: int,
     max_memory: str | None,
     device: str | None,
     output: Path | None,
@@ -110,6 +122,9 @@ def analyze_command(
                 device=place,
                 progress=not as_json,
                 input_variance=input_variance,
+                second_derivative=second_derivative,
+                probes=probes,
+                seed=seed,
                 **given,
             )
             if first:

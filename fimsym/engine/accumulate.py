@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+ERROR = "variance of the estimate of "
+"""Before a quantity's name: the variance of its sum, if that is estimated."""
+
 
 class Accumulator:
     """Mean over inputs of vectors over parameters, and the sample variance of one of them.

@@ -22,6 +22,8 @@ QUANTITIES = (
 )
 """What `analyze` can compute."""
 
+_ERROR = "standard_error_of_"
+
 GROUPINGS = ("layer", "parameter", "model")
 
 
@@ -65,6 +67,8 @@ class Analysis:
         link: What the network puts out, ``"natural"`` for h itself.
         interrupted: Whether Ctrl-C ended the computation after `inputs` of them.
         expected_inputs: Number of inputs of the whole data, where it is known.
+        standard_errors: With ``second_derivative="stochastic"`` the standard error of V₂ and
+            Cov(Î₁, Î₂), 0 where they are exact; else empty.
     """
 
     family: str
@@ -80,6 +84,7 @@ class Analysis:
     link: str = "natural"
     interrupted: bool = False
     expected_inputs: int | None = None
+    standard_errors: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
 
     @property
     def fisher(self) -> Mapping[str, Tensor]:
@@ -160,13 +165,17 @@ class Analysis:
         """
         tensors = {
             f"{quantity}/{name}": tensor.contiguous()
-            for quantity, named in {**self.values, "input_variance": self.spread}.items()
+            for quantity, named in {
+                **self.values,
+                "input_variance": self.spread,
+                **{_ERROR + quantity: named for quantity, named in self.standard_errors.items()},
+            }.items()
             for name, tensor in named.items()
         }
         record = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("values", "spread")
+            if field.name not in ("values", "spread", "standard_errors")
         }
         save_file = _optional("safetensors.torch").save_file
         with draft(Path(path)) as place:
@@ -191,12 +200,13 @@ class Analysis:
             ) from None
         values = {
             quantity: {name: tensors[f"{quantity}/{name}"] for name in record["roads"]}
-            for quantity in (*QUANTITIES, "input_variance")
+            for quantity in (*QUANTITIES, "input_variance", *(_ERROR + q for q in QUANTITIES))
             if any(key.startswith(f"{quantity}/") for key in tensors)
         }
         spread = values.pop("input_variance", {})
+        errors = {q: values.pop(_ERROR + q) for q in QUANTITIES if _ERROR + q in values}
         record["frozen"] = tuple(record["frozen"])
-        return cls(values=values, spread=spread, **record)
+        return cls(values=values, spread=spread, standard_errors=errors, **record)
 
     def plot(self) -> Any:
         """Return a matplotlib figure: per group, the Fisher trace and each deviation."""

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from fimsym.engine import data as inputs_of
-from fimsym.engine.accumulate import Accumulator
+from fimsym.engine.accumulate import ERROR, Accumulator
 from fimsym.engine.analysis import Analysis, check_grouping, check_quantities
 from fimsym.engine.distributed import sharing
-from fimsym.engine.head import Head
+from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.memory import budget
 from fimsym.engine.network import Network, differentiable_kernels
 from fimsym.engine.run import Run
+from fimsym.engine.stochastic import PAIRS, probing
 from fimsym.errors import SpecError, nearest
 from fimsym.families import Family
 from fimsym.families import family as family_of
@@ -31,6 +32,9 @@ def analyze(
     device: str | torch.device | None = None,
     progress: bool = True,
     input_variance: bool = True,
+    second_derivative: str = "exact",
+    probes: int = PAIRS,
+    seed: int = 0,
     **constants: float,
 ) -> Analysis:
     """Return a network's exact Fisher diagonal with the variances of its estimators.
@@ -64,6 +68,11 @@ def analyze(
         device: Where to compute; the model's own device if None.
         progress: Show a progress bar on standard error when it is a terminal.
         input_variance: Compute the variance of I over the inputs, too.
+        second_derivative: ``"exact"``, or ``"stochastic"`` for unbiased estimates of V₂ and
+            Cov(Î₁, Î₂) with ``Analysis.standard_errors`` where one direction for every
+            parameter would be too many; what has a closed form stays exact.
+        probes: Number of pairs of independent probes for each input, at least 2.
+        seed: Of the probes.
         **constants: Constants of the family, such as ``sigma=0.5``.
 
     Returns:
@@ -87,8 +96,11 @@ def analyze(
         asked = check_quantities(quantities)
         grouping = check_grouping(groups)
         network = Network(model, device)
-        sums = Accumulator(asked, network.size, network.device, input_variance)
-        run = Run(network, head, asked, budget(max_memory, network.device), sums, ranks)
+        estimated = probing(second_derivative, probes, seed)
+        errors = [ERROR + quantity for quantity in asked if estimated and quantity in SECOND_ORDER]
+        sums = Accumulator((*asked, *errors), network.size, network.device, input_variance)
+        limit = budget(max_memory, network.device)
+        run = Run(network, head, asked, limit, sums, ranks, estimated)
         return run.analyze(data, grouping, progress)
 
 

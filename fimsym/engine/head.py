@@ -120,6 +120,42 @@ class Head:
         moments = self.module.moments(h, u, v, **self.constants)
         return {quantity: getattr(moments, quantity) for quantity in asked}
 
+    def of_estimates(
+        self,
+        asked: Sequence[str],
+        outputs: Tensor,
+        first: Tensor | None,
+        one: Tensor,
+        other: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return unbiased estimates of V₂ and Cov(Î₁, Î₂) where asked for, [batch, param].
+
+        V₂ is a quadratic form of v; its polar form takes two independent estimates v̂ and v̂′:
+        (V₂(v̂ + v̂′) − V₂(v̂ − v̂′)) / 4, of either sign.
+
+        Args:
+            asked: Names of quantities.
+            outputs: o, [batch, output].
+            first: ∂o/∂θ, [batch, output, param].
+            one: An unbiased estimate of ∂²o/∂θ², likewise.
+            other: Another one, independent of it.
+        """
+        h, u = outputs, first
+        if self._to_natural is not None:
+            (h, u, one), (_, _, other) = (
+                self._to_natural(outputs, first, v, **self.constants) for v in (one, other)
+            )
+        found, module, constants = {}, self.module, self.constants
+        if "variance_negative_hessian" in asked:
+            plus, minus = (
+                module.variance_negative_hessian(h, v, **constants)
+                for v in (one + other, one - other)
+            )
+            found["variance_negative_hessian"] = (plus - minus) / 4
+        if "covariance" in asked:
+            found["covariance"] = module.covariance(h, u, (one + other) / 2, **constants)
+        return found
+
     def of_outputs(self, asked: Sequence[str], outputs: Tensor) -> dict[str, Tensor]:
         """Return the quantities of a parameter that is added to one output, for each output.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fimsym.engine import data as inputs_of
-from fimsym.engine.accumulate import Accumulator
+from fimsym.engine.accumulate import ERROR, Accumulator
 from fimsym.engine.analysis import Analysis
 from fimsym.engine.distributed import Ranks, Share
 from fimsym.engine.functional import Functional
@@ -18,6 +18,7 @@ from fimsym.engine.network import (
     check_outputs,
 )
 from fimsym.engine.roads import Roads
+from fimsym.engine.stochastic import Probing
 from fimsym.errors import FimsymError, ShapeError
 from fimsym.report.progress import progress as progress_bar
 
@@ -36,6 +37,7 @@ class Run:
         limit: Budget of the chunks in bytes.
         sums: What is added to.
         ranks: The processes that share the inputs.
+        probing: How second derivatives are estimated; None to take them exactly.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Run:
         limit: int,
         sums: Accumulator,
         ranks: Ranks,
+        probing: Probing | None = None,
     ):
         self.network = network
         self.head = head
@@ -55,7 +58,7 @@ class Run:
         self.outputs = 0
         self.rows = 1
         self.roads = Roads(network, head, asked, limit)
-        self.functional = Functional(network, head, asked, limit)
+        self.functional = Functional(network, head, asked, limit, probing)
 
     def analyze(self, data: inputs_of.Data, grouping: str, show: bool) -> Analysis:
         """Return the analysis of this process's share of the data, merged with the others'."""
@@ -135,6 +138,12 @@ class Run:
         values = {
             quantity: network.split((total / share.count).cpu())
             for quantity, total in self.sums.sums.items()
+            if not quantity.startswith(ERROR)
+        }
+        errors = {
+            quantity.removeprefix(ERROR): network.split((total.sqrt() / share.count).cpu())
+            for quantity, total in self.sums.sums.items()
+            if quantity.startswith(ERROR)
         }
         spread = {}
         if self.sums.squares is not None:
@@ -153,6 +162,7 @@ class Run:
             roads=roads,
             ways=ways,
             frozen=network.frozen,
+            standard_errors=errors,
             interrupted=share.interrupted,
             expected_inputs=share.total,
         )

@@ -1,0 +1,92 @@
+"""Estimated second derivatives: unbiased, with a standard error that is true."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import fimsym
+from fimsym.engine import stochastic
+from tests.networks import Language, Recurrent, build, flat, inputs
+
+BENT = ("variance_negative_hessian", "covariance")
+
+
+def _small():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, 2)
+    )
+
+
+CASES = {
+    "convolution": (_small, inputs(3, 5), {"family": "categorical"}),
+    "gru": (Recurrent, inputs(2, 3, 2), {"family": "categorical"}),
+    "link": (_small, inputs(3, 5), {"family": "exponential", "link": "log_rate"}),
+    "padded": (Language, torch.tensor([[0, 1, 2], [3, 4, 0]]), {"family": "categorical"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_estimates_scatter_about_the_exact_values_as_they_say(case):
+    factory, data, law = CASES[case]
+    model = build(factory)
+    given = {**law, "quantities": "all", "progress": False}
+    exact = fimsym.analyze(model, data, **given)
+    runs = [
+        fimsym.analyze(model, data, second_derivative="stochastic", probes=20, seed=seed, **given)
+        for seed in range(20)
+    ]
+    for quantity in BENT:
+        truth = flat(exact.values[quantity])
+        found = torch.stack([flat(run.values[quantity]) for run in runs])
+        errors = torch.stack([flat(run.standard_errors[quantity]) for run in runs])
+        same = errors.max(0).values <= 1e-12 * truth.abs().max()
+        torch.testing.assert_close(found[0][same], truth[same], rtol=1e-9, atol=1e-14)
+        assert not same.all()
+        error = (errors.square().mean(0) / len(runs)).sqrt()[~same]
+        z = (found.mean(0) - truth)[~same] / error
+        assert z.abs().max() < 6, (case, quantity, z)
+        scatter = found.var(0)[~same].sum() / errors.square().mean(0)[~same].sum()
+        assert 0.6 < scatter < 1.6, (case, quantity, scatter)
+    torch.testing.assert_close(flat(runs[0].fisher), flat(exact.fisher), rtol=1e-9, atol=1e-15)
+
+
+def test_it_is_repeated_by_the_seed_saved_and_exact_where_it_can_be(tmp_path):
+    model, data = build(_small), inputs(3, 5)
+    given = {"family": "categorical", "quantities": "all", "second_derivative": "stochastic"}
+    one, same, other = (fimsym.analyze(model, data, seed=seed, **given) for seed in (1, 1, 2))
+    for quantity in BENT:
+        assert torch.equal(flat(one.values[quantity]), flat(same.values[quantity]))
+        assert not torch.equal(flat(one.values[quantity]), flat(other.values[quantity]))
+        assert not one.standard_errors[quantity]["4.weight"].any()
+    assert "stochastic, 8 pairs" in one.ways["second"]
+    one.save(tmp_path / "one.safetensors")
+    loaded = fimsym.Analysis.load(tmp_path / "one.safetensors")
+    for quantity in BENT:
+        assert torch.equal(
+            flat(loaded.standard_errors[quantity]), flat(one.standard_errors[quantity])
+        )
+    assert not fimsym.analyze(model, data, "categorical").standard_errors
+
+
+def test_a_wrong_product_is_not_taken(monkeypatch):
+    right = stochastic.forward_over_reverse
+    monkeypatch.setattr(stochastic, "forward_over_reverse", lambda *given: 1.01 * right(*given))
+    model, data = build(_small), inputs(3, 5)
+    given = {"quantities": "all", "second_derivative": "stochastic"}
+    found = fimsym.analyze(model, data, "categorical", **given)
+    assert "double_backward" in found.ways["second"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"second_derivative": "random"}, "'exact' or 'stochastic'"),
+        ({"second_derivative": "stochastic", "probes": 1}, "at least 2"),
+        ({"probes": math.pi}, "whole number"),
+    ],
+)
+def test_mistakes(options, says):
+    with pytest.raises(fimsym.SpecError, match=says):
+        fimsym.analyze(build(_small), inputs(3, 5), "categorical", **options)
