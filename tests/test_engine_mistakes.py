@@ -230,3 +230,22 @@ def test_no_second_derivative_is_named_and_first_ones_still_work():
     with pytest.raises(UnsupportedError, match="no second derivatives"):
         fimsym.analyze(model, inputs(2, 4), "categorical", quantities="all")
     assert fimsym.analyze(model, inputs(2, 4), "categorical").inputs == 2
+
+
+class Root(nn.Module):
+    def forward(self, x):
+        return x.sqrt()
+
+
+@pytest.mark.parametrize("row", [0, 20])
+def test_the_layer_that_is_not_finite_is_named(row):
+    model = build(lambda: nn.Sequential(nn.Linear(4, 4), Root(), nn.Linear(4, 3)))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(4))
+        model[0].bias.zero_()
+    data = inputs(30, 4).abs()
+    data[row, 2] = -1.0
+    expected = rf"for input {row} is .* The first layer whose result is not finite is '1' \(Root\)"
+    with pytest.raises(DomainError, match=expected):
+        fimsym.analyze(model, data, "categorical")
+    assert not any(module._forward_hooks for module in model.modules())

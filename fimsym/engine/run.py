@@ -7,16 +7,12 @@ from torch import Tensor
 from fimsym.engine import data as inputs_of
 from fimsym.engine.accumulate import ERROR, Accumulator
 from fimsym.engine.analysis import Analysis
+from fimsym.engine.checks import check_examples_independent, check_finite, check_outputs
 from fimsym.engine.distributed import Ranks, Share
 from fimsym.engine.functional import Functional
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
-from fimsym.engine.network import (
-    Network,
-    check_examples_independent,
-    check_finite,
-    check_outputs,
-)
+from fimsym.engine.network import Network
 from fimsym.engine.roads import Roads
 from fimsym.engine.stochastic import Probing
 from fimsym.errors import FimsymError, ShapeError
@@ -117,7 +113,7 @@ class Run:
     def _add_chunk(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
         graph = self.roads.trace(inputs)
         h = graph.h.detach()
-        check_finite(h, self.count)
+        check_finite(self.network, inputs, h, self.count)
         self.head.check(h, self.count)
         _check_width(h, self.outputs)
         check_examples_independent(self.network, inputs, h, self.count)
