@@ -129,3 +129,29 @@ def test_mistakes_exit_with_2_and_no_traceback(folder, change, message):
     assert message in shown.output
     assert "Traceback" not in shown.output
     assert not (folder / "planted").exists()
+
+
+CONVOLUTION = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)
+    )
+"""
+
+
+def test_estimated_second_derivatives_write_their_standard_errors(folder):
+    (folder / "my_convolution.py").write_text(CONVOLUTION)
+    given = ["--model", "my_convolution:make", "--data", "data.npy", "--family", "categorical"]
+    given += ["--quantities", "all", "--second-derivative", "stochastic", "--probes", "4"]
+    shown = run(*given, "--seed", "3", "--output", "out.safetensors")
+    assert shown.exit_code == 0, shown.output
+    errors = fimsym.Analysis.load("out.safetensors").standard_errors
+    assert errors["variance_negative_hessian"]["1.weight"].all()
+    assert not errors["covariance"]["4.weight"].any()
+    refused = run(*given[:-1], "1")
+    assert refused.exit_code == 2
+    assert "at least 2" in refused.output
