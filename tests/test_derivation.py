@@ -22,7 +22,7 @@ from fimsym.derivation.symbols import (
     u,
     v,
 )
-from fimsym.errors import DerivationError, ShapeError, SpecError
+from fimsym.errors import DerivationError, ShapeError, SpecError, UnsupportedError
 from fimsym.families import Density, Theorem, family
 from tests.cases import CASES, points
 from tests.reference import highprecision
@@ -275,3 +275,51 @@ def test_latex_and_mistakes():
     with pytest.raises(ShapeError, match=r"u\[1\]"):
         derivation.evaluate("fisher", [0.0, 1.0])
     assert log_partition(family("categorical")).has(sp.log)
+
+
+@pytest.mark.parametrize("name", (*REDUCTIONS, "multivariate_gaussian"))
+def test_a_reader_can_prove_a_claim_and_not_a_wrong_one(name):
+    derivation = fimsym.derive(name)
+    by_cumulants = derivation.cumulants[4, 0] + 2 * derivation.cumulants[2, 0] ** 2
+    proof = derivation.prove(derivation.variance_score_squared, by_cumulants, "V₁ = κ₄₀ + 2κ₂₀²")
+    assert (proof.residual, proof.statement) == (0, "V₁ = κ₄₀ + 2κ₂₀²")
+    with pytest.raises(DerivationError, match="not proven: your claim \\(V₁ = 1.02 κ"):
+        wrong = sp.Rational(51, 50) * by_cumulants
+        derivation.prove(derivation.variance_score_squared, wrong, "V₁ = 1.02 κ₄₀ + 2.04 κ₂₀²")
+
+
+def test_a_claim_may_be_in_probabilities():
+    derivation, spec = fimsym.derive("categorical"), family("categorical")
+    mean = total(spec, probability[index] * u[index])
+    second = total(spec, probability[index] * u[index] ** 2)
+    derivation.prove(derivation.fisher, second - mean**2)
+    with pytest.raises(DerivationError, match="not proven"):
+        derivation.prove(derivation.fisher, second + mean**2)
+
+
+@pytest.mark.parametrize("letter", ["i", "j", "k", "c"])
+def test_a_claim_may_be_about_one_class(letter):
+    """V₁ of the bias of a class, whatever its index is called."""
+    derivation, spec = fimsym.derive("categorical"), family("categorical")
+    k = sp.Symbol(letter, integer=True, positive=True)
+    running = sp.Symbol("n", integer=True, positive=True)
+    p, at = probability[running], probability[k]
+    score = sp.KroneckerDelta(running, k) - at
+    fisher = total(spec, p * score**2, over=running)
+    variance = total(spec, p * (score**2 - at * (1 - at)) ** 2, over=running)
+    derivation.prove(fisher, at * (1 - at))
+    derivation.prove(variance, at * (1 - at) * (1 - 2 * at) ** 2)
+    with pytest.raises(DerivationError, match="not proven"):
+        derivation.prove(variance, at * (1 - at) * (1 - 2 * at) ** 4)
+
+
+def test_no_claim_is_proven_from_too_few_targets():
+    """6 e₃ = p₁³ − 3p₁p₂ + 2p₃ of power sums vanishes for one and two targets, not for three."""
+    derivation, spec = fimsym.derive("poisson"), family("poisson")
+    first, second, third = (total(spec, u[index] ** n) for n in (1, 2, 3))
+    with pytest.raises(DerivationError, match="got 6"):
+        derivation.prove(first**3 - 3 * first * second + 2 * third, 0)
+    with pytest.raises(UnsupportedError, match="Multiply by its denominator"):
+        derivation.prove(second / first, first)
+    with pytest.raises(UnsupportedError, match="polynomial in sums"):
+        derivation.prove(sp.exp(first), 1)

@@ -78,3 +78,13 @@ def in_probabilities(expression: sp.Expr, family: Family) -> sp.Expr:
                 rewritten[node] = size * total(family, summand.xreplace({bound: index}))
     result = sp.expand(expression.xreplace(rewritten))
     return result.xreplace({size: partition})
+
+
+def in_naturals(expression: sp.Expr, family: Family) -> sp.Expr:
+    """Write each p_i as exp(h_i)/Σ exp(h), whatever the index is called."""
+    other = sp.Symbol("other", integer=True, positive=True)
+    partition = total(family, sp.exp(h[other]), over=other)
+    return expression.replace(
+        lambda node: isinstance(node, sp.Indexed) and node.base == probability,
+        lambda node: sp.exp(h[node.indices[0]]) / partition,
+    )

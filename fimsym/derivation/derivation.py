@@ -19,9 +19,9 @@ from fimsym.derivation import (
     sanity,
     stable,
 )
-from fimsym.derivation.cumulants import cumulant
+from fimsym.derivation.cumulants import cumulant, in_naturals
 from fimsym.derivation.functions import exact
-from fimsym.derivation.identity import Proof, prove
+from fimsym.derivation.identity import Identity, Proof, prove
 from fimsym.derivation.normal import Definition, inline, letter_sums, unroll
 from fimsym.derivation.proofs import identities
 from fimsym.derivation.symbols import (
@@ -111,6 +111,28 @@ class Derivation:
             )
             for line in self.definitions
         }
+
+    def prove(self, left: sp.Expr, right: sp.Expr, statement: str = "") -> Proof:
+        """Prove that two expressions in the derivation's symbols are equal.
+
+        It holds for every number of outputs, and is decided as the derivation's own proofs
+        are. For softmax laws either side may be written in p or in h.
+
+        Args:
+            left: One side, such as ``derivation.variance_score_squared``.
+            right: The other, such as ``2 * derivation.fisher**2``.
+            statement: The claim in words, for messages.
+
+        Raises:
+            DerivationError: they differ; the message shows by what.
+            UnsupportedError: a side divides by a sum over independent targets.
+        """
+        left, right = sp.sympify(left), sp.sympify(right)
+        claim = statement or f"{left} = {right}"
+        return prove(Identity("your claim", claim, left, right, self._reduce))
+
+    def _reduce(self, difference):
+        return stable.reduction(self.family)(in_naturals(difference, self.family))
 
     def tensors(self, outputs: int) -> Tensors:
         """Return the paper's tensors I, K and M = K − I⊗I for a small number of outputs."""

@@ -59,6 +59,6 @@ def prove(identity: Identity) -> Proof:
         shown = shown if len(shown) <= 300 else shown[:300] + " …"
         raise DerivationError(
             f"not proven: {identity.name} ({identity.statement}). Expected left − right = 0; "
-            f"got {shown}. One of the two derivations, or the specification, is wrong."
+            f"got {shown}. One of the two sides, or the specification, is wrong."
         )
     return Proof(identity.name, identity.statement, identity.left, identity.right, residual)

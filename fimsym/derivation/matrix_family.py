@@ -21,6 +21,7 @@ from fimsym.derivation.matrix_program import (
     values,
 )
 from fimsym.derivation.matrix_proofs import identities
+from fimsym.derivation.normal import normal
 from fimsym.derivation.tensors import Tensors
 from fimsym.errors import UnsupportedError
 from fimsym.families import Family
@@ -68,6 +69,9 @@ class MatrixDerivation(Derivation):
             UnsupportedError: always.
         """
         raise self._refusal("written as tensors")
+
+    def _reduce(self, difference):
+        return normal(difference)
 
     def _refusal(self, what):
         return UnsupportedError(

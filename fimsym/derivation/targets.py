@@ -18,6 +18,7 @@ from fimsym.derivation import one_parameter, target, two_parameters
 from fimsym.derivation.functions import exact
 from fimsym.derivation.normal import Definition, unroll
 from fimsym.derivation.symbols import Others, axis, directions, index, naturals, total, u, v
+from fimsym.errors import UnsupportedError
 from fimsym.families import Family
 
 MEANINGS = {
@@ -100,8 +101,8 @@ def _general(family):
 class Reduction:
     """Decides whether two expressions in sums over independent targets are equal.
 
-    Both are polynomials of degree four in u and v that couple at most two targets, so
-    that they agree for every number of targets once they agree for one and for two.
+    Both are polynomials in u and v that couple at most so many targets, mostly two, so
+    that they agree for every number of targets once they agree up to that many.
     """
 
     family: Family
@@ -109,7 +110,7 @@ class Reduction:
     @functools.cache  # noqa: B019 (a frozen value, as long-lived as its family)
     def __call__(self, difference: sp.Expr) -> sp.Expr:
         """Return zero, or the first coefficient of `difference` that is not zero."""
-        for targets in (1, 2):
+        for targets in range(1, coupled(in_sums(difference, self.family)) + 1):
             for coefficient in self.coefficients(difference, targets):
                 rest = target.canonical(coefficient)
                 if rest != 0:
@@ -146,6 +147,31 @@ class Reduction:
             for base, value in zip(bases, one.naturals, strict=True):
                 found[base[n]] = value.xreplace(new)
         return found
+
+
+def coupled(expression: sp.Expr) -> int:
+    """Return how many targets a term of `expression` couples at most, at least one.
+
+    Raises:
+        UnsupportedError: a sum over targets stands inside a function or a denominator.
+    """
+    return max(1, _sums_multiplied(sp.sympify(expression)))
+
+
+def _sums_multiplied(node):
+    inside = [_sums_multiplied(argument) for argument in node.args]
+    if isinstance(node, sp.Sum):
+        return len(node.limits) + inside[0]
+    if isinstance(node, sp.Mul):
+        return sum(inside)
+    if isinstance(node, sp.Add) or not any(inside):
+        return max(inside, default=0)
+    if isinstance(node, sp.Pow) and node.exp.is_Integer and node.exp > 0:
+        return int(node.exp) * inside[0]
+    raise UnsupportedError(
+        f"expected a polynomial in sums over targets; got {node}. Multiply by its denominator "
+        "before you compare, and take functions of sums apart."
+    )
 
 
 def in_sums(expression: sp.Expr, family: Family) -> sp.Expr:

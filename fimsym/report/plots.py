@@ -24,11 +24,13 @@ LABELS = {
     "fisher_negative_hessian": "mean of $\\hat I_2$",
 }
 
-_STYLE: Any = {
+STYLE: Any = {
     "figure.figsize": (5.2, 3.4),
     "figure.dpi": 150,
+    "figure.facecolor": "white",
     "savefig.dpi": 200,
     "font.size": 9,
+    "axes.prop_cycle": f"cycler('color', {list(COLORS)})",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -36,6 +38,7 @@ _STYLE: Any = {
     "svg.hashsalt": "fimsym",
     "svg.fonttype": "path",
 }
+"""Of every figure, for `matplotlib.style.use` too; on white, which dark pages frame."""
 
 
 def require_matplotlib(otherwise: str = "") -> None:
@@ -57,7 +60,7 @@ def _styled(draw: Callable) -> Callable:
         require_matplotlib()
         import matplotlib as mpl
 
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(STYLE):
             return draw(*arguments, **options)
 
     return drawn
