@@ -211,10 +211,16 @@ assert all(table[name]["0"]["variance_negative_hessian"] > 0 for name in ("tanh"
 # $\sum_{ij} \lVert u(W_{ij})\rVert^2 = \sum_i \lVert \partial h/\partial z_i\rVert^2 \sum_j a_j^2$.
 
 # %% [markdown]
-# The variances follow with fourth powers of column norms:
-# $\sum_{ij} V_1(W_{ij}) \le \lambda_{\max}(M) \sum_i \lVert \partial h/\partial z_i \rVert^4 \sum_j a_j^4$,
-# and $V_2$ with $\lVert \partial^2 h/\partial z_i^2 \rVert^2$ in the place of
-# $\lVert \partial h/\partial z_i \rVert^4$ and $\lambda(\mathcal I)$ in that of $\lambda(M)$.
+# The variances follow with fourth powers of the activities:
+#
+# $$
+# \begin{aligned}
+# \textstyle\sum_{ij} V_1(W_{ij}) &\le \lambda_{\max}(M)
+# \textstyle\sum_i \lVert \partial h/\partial z_i \rVert^4 \sum_j a_j^4, \\
+# \textstyle\sum_{ij} V_2(W_{ij}) &\le \lambda_{\max}(\mathcal I)
+# \textstyle\sum_i \lVert \partial^2 h/\partial z_i^2 \rVert^2 \sum_j a_j^4 .
+# \end{aligned}
+# $$
 
 # %%
 limits = module.bounds(model(inputs))
@@ -286,7 +292,7 @@ for color, side, quantity in zip(COLORS, (-0.2, 0.2), estimators, strict=False):
         axes.set(title=name, xticks=range(3), xlabel="layer")
     curve = [relative(sums, quantity) for sums in crossing]
     panels[2].plot(factors, curve, color=color, label=estimators[quantity])
-panels[2].set(title="softplus, first layer", xscale="log", xlabel="factor of all weights")
+panels[2].set(title="softplus, first layer", xlabel="factor of all weights")
 panels[0].set(yscale="log", ylim=(0.05, 50), ylabel="relative standard deviation")
 panels[0].legend()
 
