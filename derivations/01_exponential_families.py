@@ -86,7 +86,8 @@ sp.collect(sp.expand(curvature), v)
 # \operatorname{Cov}(\hat{\mathcal I}_1, \hat{\mathcal I}_2) &= -\kappa_{21}.
 # \end{aligned}
 # $$
-#
+
+# %% [markdown]
 # *Why cumulants.* The normaliser at $h' = h + \varepsilon u + \delta v$ is
 # $\int \pi\, e^{\langle t, h'\rangle} = e^{F(h')}$, and so
 #

@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # The categorical: where the squared score is exact, and where it is hopeless
 #
 # A classifier with $C$ classes puts out logits. Here the squared score can be exact from a single
@@ -70,8 +69,10 @@ for order in (2, 3, 4):
     assert normal(moved - cumulant(spec, order, 0)) == 0
 
 # %% [markdown]
-# That allows to subtract the mean.
-#
+# That allows to subtract the mean, and $V_1$ becomes a sum of squares: it cannot come out negative,
+# and it is zero exactly where it should be.
+
+# %% [markdown]
 # **Theorem.** With $\bar u = \sum_i p_i u_i$, $\tilde u_i = u_i - \bar u$ and likewise $\tilde v$,
 # for every number of classes $C$,
 #
@@ -84,8 +85,6 @@ for order in (2, 3, 4):
 # &= -\textstyle\sum_i p_i \tilde u_i^2 \tilde v_i .
 # \end{aligned}
 # $$
-#
-# $V_1$ is a sum of squares: it cannot come out negative, and it is zero exactly where it should be.
 
 
 # %%

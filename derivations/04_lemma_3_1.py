@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Lemma 3.1 from scratch: the tensors behind both variances
 #
 # The paper states the two variances as contractions of tensors: second and fourth central moments
@@ -46,7 +45,8 @@ from fimsym.report.plots import STYLE
 # K_{abcd} &= \mathbb{E}\bigl[(t_a-\eta_a)(t_b-\eta_b)(t_c-\eta_c)(t_d-\eta_d)\bigr].
 # \end{aligned}
 # $$
-#
+
+# %% [markdown]
 # **Lemma 3.1.** For the means of $N$ labels, summed over repeated indices,
 #
 # $$

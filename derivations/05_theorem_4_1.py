@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Theorem 4.1: bounds by two forms on the sphere
 #
 # The variances depend on a parameter only through its directions $u$ and $v$. Split a direction

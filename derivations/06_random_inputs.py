@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Random inputs: where more labels stop helping, and what data labels measure
 #
 # So far the input was fixed. In use, the Fisher information is a mean over inputs, these are a

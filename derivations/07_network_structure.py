@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Network structure: last layers, ReLUs and the rank-one rule
 #
 # Everything about the law is now in closed form, given $u$ and $v$. A network has millions of

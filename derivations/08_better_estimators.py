@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Beyond the two estimators: mixing, correcting and probing
 #
 # The paper compares $\hat{\mathcal I}_1$ with $\hat{\mathcal I}_2$. Once the cumulants are there,

@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # A family of your own: from a log-partition to validated code
 #
 # Suppose the targets are speeds: of molecules, or lengths of errors in three dimensions. Their law

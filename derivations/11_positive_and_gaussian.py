@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Durations and variances: exponential, gamma, inverse Gaussian, Gaussian mean and variance
 #
 # Laws on the line with a scale of their own. Most have two natural parameters, and a network seldom
@@ -43,14 +42,23 @@ from fimsym.validation.validate import judge
 # **Theorem.** $\mathcal I = \sum_i u_i^2/h_i^2$ and $V_1 = 2\,\mathcal I^2 + 6 \sum_i u_i^4/h_i^4$.
 # For one target $V_1 = 8\,\mathcal I^2$: four times a Gaussian's, for every rate.
 
+
+# %%
+def prove(derivation, claim):
+    """Prove every formula of a claim against the lines that code is generated from."""
+    for quantity, formula in claim.items():
+        program = inlined(derivation.program, quantity)
+        derivation.prove(program, formula, f"{quantity} of {derivation.family.name}")
+
+
 # %%
 exponential = fimsym.derive("exponential")
 spec = exponential.family
 ratio = u[index] / naturals(spec)[0][index]
 fisher = total(spec, ratio**2)
 variance = 2 * fisher**2 + 6 * total(spec, ratio**4)
-exponential.prove(inlined(exponential.program, "fisher"), fisher, "I")
-exponential.prove(inlined(exponential.program, "variance_score_squared"), variance, "V₁")
+claims = {"exponential": {"fisher": fisher, "variance_score_squared": variance}}
+prove(exponential, claims["exponential"])
 assert sp.simplify(exponential.explicit(variance - 8 * fisher**2, 1)) == 0
 exponential
 
@@ -69,10 +77,8 @@ def claim(name, information, fourth):
     derivation = fimsym.derive(name)
     fisher = total(derivation.family, information)
     variance = 2 * fisher**2 + total(derivation.family, fourth)
-    derivation.prove(inlined(derivation.program, "fisher"), fisher, f"I of {name}")
-    derivation.prove(
-        inlined(derivation.program, "variance_score_squared"), variance, f"V₁ of {name}"
-    )
+    claims[name] = {"fisher": fisher, "variance_score_squared": variance}
+    prove(derivation, claims[name])
     return derivation
 
 
@@ -221,10 +227,9 @@ by_rate, by_shape
 
 # %%
 inverse = fimsym.derive("inverse_gaussian")
-fourth = inverse.cumulants[4, 0]
-inverse.prove(
-    inlined(inverse.program, "variance_score_squared"), 2 * inverse.cumulants[2, 0] ** 2 + fourth
-)
+fisher, fourth = inverse.cumulants[2, 0], inverse.cumulants[4, 0]
+claims["inverse_gaussian"] = {"variance_score_squared": 2 * fisher**2 + fourth}
+prove(inverse, claims["inverse_gaussian"])
 log_mean, log_shape = sp.symbols("log_mean log_shape", real=True)
 by_mean = along(inverse, "log_mean_log_shape", "log_mean")
 by_lambda = along(inverse, "log_mean_log_shape", "log_shape")
@@ -298,11 +303,13 @@ figure.legend(loc="outside right upper")
 # %% [markdown]
 # ## The code that is generated
 #
-# The claims were proven against the programs of the modules; what is imported is what the
+# Every claim, once more, against the programs of the modules; and what is imported is what the
 # derivations print.
 
 # %%
 for derivation in laws:
     name = derivation.family.name
+    prove(derivation, claims.get(name, {}))
     assert all(proof.residual == 0 for proof in derivation.proofs)
     assert fimsym.generate(name) == inspect.getsource(fimsym.evaluator(name))
+assert set(claims) == {derivation.family.name for derivation in laws} - {"multivariate_gaussian"}

@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Proportions: beta and Dirichlet
 #
 # Targets that are shares of a whole. The log-partition is made of log-gammas, its derivatives of
@@ -27,7 +26,6 @@ import sympy as sp
 import torch
 
 import fimsym
-from fimsym.derivation.functions import exact
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import directions, h, index, naturals, total, u, v
 from fimsym.report.plots import COLORS, STYLE
@@ -159,9 +157,10 @@ for report in reports:
 # %% [markdown]
 # ## The picture
 #
-# $V_1/\mathcal I^2$ of a beta target about its two concentrations' logarithms. Close to zero,
-# $\log y$ of a small concentration is minus an exponential variable, whose ratio is 8; large
-# concentrations are Gaussian. The line in between: moving both alike.
+# $V_1/\mathcal I^2$ of a beta target, about the logarithms of its two concentrations. Where they
+# are large, moving them apart moves the mean, and comes down to the Gaussian's 2; moving both alike
+# changes the precision, whose ratio is a variance's 14. Where they are small a share is nearly all
+# or nothing, and $\log y$ an exponential variable that is there or not: 8 when it always is.
 
 # %%
 module = fimsym.evaluator("beta")
@@ -185,9 +184,9 @@ for axes, balance in zip(panels, (1.0, 10.0), strict=True):
         axes.plot(concentration, curve(balance, way), style, color=color, label=name)
     axes.axhline(2, color="black", linestyle=":", linewidth=0.8, label="Gaussian")
     title = r"$\beta = \alpha$" if balance == 1 else rf"$\beta = {balance:g}\,\alpha$"
-    axes.set(xscale="log", yscale="log", xlabel=r"$\alpha$", title=title)
+    axes.set(xscale="log", ylim=(0, 16), xlabel=r"$\alpha$", title=title)
 panels[0].set_ylabel("$V_1/I^2$")
-panels[1].legend()
+panels[1].legend(loc="center right")
 
 # %% [markdown]
 # ## The code that is generated
@@ -199,8 +198,10 @@ panels[1].legend()
 print(inspect.getdoc(fimsym.evaluator("dirichlet").fisher).split("Args")[0])
 
 # %%
-shown = exact(dirichlet.fisher)  # R_n written as polygammas
-dirichlet.prove(shown, theorem["fisher"], "I")
+for name, formula in theorem.items():
+    dirichlet.prove(inlined(dirichlet.program, name), formula, name)
+beta.prove(inlined(beta.program, "fisher"), fisher, "I")
+beta.prove(inlined(beta.program, "variance_score_squared"), variance, "V₁")
 for derivation in (beta, dirichlet):
     name = derivation.family.name
     assert all(proof.residual == 0 for proof in derivation.proofs)

@@ -11,7 +11,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # Directions: von Mises
 #
 # Angles, wind directions, phases: a law on the circle. Its log-partition depends on the length of
@@ -156,22 +155,32 @@ for row in report.agreement.comparisons:
 # Left: three laws on the circle. Right: $V_1/\mathcal I^2$ along and across $h$ against the
 # concentration, from one half to 14 and to 2.
 
+
+# %%
+def densities(axes):
+    """Draw the density at three concentrations."""
+    turn = torch.linspace(-torch.pi, torch.pi, 241, dtype=torch.float64)
+    for concentration, color, style in zip((0.1, 1, 5), COLORS, ("-", "--", "-."), strict=False):
+        at_zero = torch.tensor([concentration, 0.0], dtype=torch.float64)
+        density = model.log_prob(at_zero, turn[:, None]).exp()
+        axes.plot(turn, density, style, color=color, label=rf"$\kappa = {concentration}$")
+    axes.set(yticklabels=[])
+    axes.grid(linewidth=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(0.95, 1))
+
+
 # %%
 plt.style.use(STYLE)
 figure = plt.figure(figsize=(8.2, 3.3), layout="constrained")
-left, right = figure.add_subplot(121, projection="polar"), figure.add_subplot(122)
-turn = torch.linspace(-torch.pi, torch.pi, 241, dtype=torch.float64)
-for concentration, color, style in zip((0.1, 1.0, 5.0), COLORS, ("-", "--", "-."), strict=False):
-    at_zero = torch.tensor([concentration, 0.0], dtype=torch.float64)
-    density = model.log_prob(at_zero, turn[:, None]).exp()
-    left.plot(turn, density, style, color=color, label=rf"$\kappa = {concentration:g}$")
+densities(figure.add_subplot(121, projection="polar"))
+axes = figure.add_subplot(122)
 strengths = torch.logspace(-2, 3, 160, dtype=torch.float64)
 for name, way, color in (("along", (1.0, 0.0), COLORS[3]), ("across", (0.0, 1.0), COLORS[5])):
-    right.plot(strengths, ratio(strengths, way), color=color, label=f"{name} $h$")
-right.set(xscale="log", yscale="log", xlabel=r"concentration $\kappa$", ylabel="$V_1/I^2$")
-left.set(yticklabels=[])
-left.legend(loc="upper left", bbox_to_anchor=(0.95, 1))
-right.legend()
+    axes.plot(strengths, ratio(strengths, way), color=color, label=f"{name} $h$")
+axes.set(xscale="log", yscale="log", xlabel=r"concentration $\kappa$", ylabel="$V_1/I^2$")
+axes.set_yticks([0.5, 2, 14], ["0.5", "2", "14"])
+axes.minorticks_off()
+axes.legend()
 
 # %% [markdown]
 # ## The code that is generated
@@ -182,5 +191,8 @@ right.legend()
 print(inspect.getdoc(fimsym.evaluator(spec).variance_score_squared).split("Args")[0])
 
 # %%
+derivation.prove(inlined(derivation.program, "fisher"), information, "I")
+derivation.prove(inlined(derivation.program, "variance_score_squared"), variance, "V₁")
+derivation.prove(inlined(derivation.program, "variance_negative_hessian"), hessian, "V₂")
 assert all(proof.residual == 0 for proof in derivation.proofs)
 assert fimsym.generate(spec) == inspect.getsource(fimsym.evaluator(spec))

@@ -277,14 +277,14 @@ def test_latex_and_mistakes():
     assert log_partition(family("categorical")).has(sp.log)
 
 
-@pytest.mark.parametrize("name", (*REDUCTIONS, "multivariate_gaussian"))
+@pytest.mark.parametrize("name", [*REDUCTIONS, "multivariate_gaussian"])
 def test_a_reader_can_prove_a_claim_and_not_a_wrong_one(name):
     derivation = fimsym.derive(name)
     by_cumulants = derivation.cumulants[4, 0] + 2 * derivation.cumulants[2, 0] ** 2
     proof = derivation.prove(derivation.variance_score_squared, by_cumulants, "V₁ = κ₄₀ + 2κ₂₀²")
     assert (proof.residual, proof.statement) == (0, "V₁ = κ₄₀ + 2κ₂₀²")
-    with pytest.raises(DerivationError, match="not proven: your claim \\(V₁ = 1.02 κ"):
-        wrong = sp.Rational(51, 50) * by_cumulants
+    wrong = sp.Rational(51, 50) * by_cumulants
+    with pytest.raises(DerivationError, match=r"not proven: your claim \(V₁ = 1\.02 κ"):
         derivation.prove(derivation.variance_score_squared, wrong, "V₁ = 1.02 κ₄₀ + 2.04 κ₂₀²")
 
 

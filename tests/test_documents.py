@@ -1,23 +1,15 @@
-"""Documents that run: derivation scripts, and every code block of the README."""
+"""Documents that run: every code block of the README. The derivations have their own tests."""
 
 import contextlib
 import io
 import re
-import runpy
 from pathlib import Path
-
-import pytest
 
 import fimsym
 from fimsym.derivation.record import pretty
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "derivations").glob("*.py")), ids=lambda p: p.stem)
-def test_derivations_run(path):
-    runpy.run_path(str(path))
 
 
 def test_readme_examples_print_what_they_say():
