@@ -13,11 +13,12 @@
 # %% [markdown]
 # # Exponential families: one function prices both estimators
 #
-# The Fisher information of a network's parameter is the variance of its score. It is estimated from
-# labels that are drawn from the network's own law, either by squaring the score or by taking the
-# negative second derivative. Both are right on average; what differs is how far a single draw
-# strays. This chapter shows that the mean, both variances and the covariance are derivatives of
-# *one* scalar function: the log-partition, walked along two directions.
+# The Fisher information of a network's parameter is the variance of its score. It is
+# estimated from labels that are drawn from the network's own law, either by squaring the
+# score or by taking the negative second derivative. Both are right on average; what
+# differs is how far a single draw strays. This chapter shows that the mean, both
+# variances and the covariance are derivatives of *one* scalar function: the
+# log-partition, walked along two directions.
 
 # %%
 import inspect
@@ -39,17 +40,22 @@ from fimsym.validation.montecarlo import Derivatives, estimators
 # %% [markdown]
 # ## The setting
 #
-# An output law with natural parameter $h$, sufficient statistic $t$ and log-partition $F$ is
+# An output law with natural parameter $h$, sufficient statistic $t$ and log-partition $F$
+# is
 #
 # $$
-# p(y \mid x) = \pi(y)\,\exp\bigl(\langle t(y), h\rangle - F(h)\bigr), \quad
-# \eta = \nabla F(h) = \mathbb{E}[t], \quad \mathcal{I}(h) = \nabla^2 F(h) = \operatorname{Cov}(t).
+# p(y \mid x) = \pi(y)\,\exp\bigl(\langle t(y), h\rangle - F(h)\bigr),
 # $$
 #
+# with mean $\eta = \nabla F(h) = \mathbb{E}[t]$ and core Fisher information
+# $\mathcal{I}(h) = \nabla^2 F(h) = \operatorname{Cov}(t)$.
+
+# %% [markdown]
 # The network supplies $h = h_\theta(x)$. A single parameter $\theta$ enters only through
-# $u = \partial h/\partial\theta$ and $v = \partial^2 h/\partial\theta^2$. Let the parameter move by
-# $\varepsilon$, so that $h$ moves by $\varepsilon u + \varepsilon^2 v / 2$; to second order the
-# log-likelihood follows from $\eta$ and $\mathcal{I}$ alone. (One output, to save indices.)
+# $u = \partial h/\partial\theta$ and $v = \partial^2 h/\partial\theta^2$. Let the
+# parameter move by $\varepsilon$, so that $h$ moves by
+# $\varepsilon u + \varepsilon^2 v / 2$; to second order the log-likelihood follows from
+# $\eta$ and $\mathcal{I}$ alone. (One output, to save indices.)
 
 # %%
 t, u, v, eta, core = sp.symbols("t u v eta I", real=True)
@@ -64,19 +70,21 @@ sp.collect(sp.expand(curvature), v)
 
 # %% [markdown]
 # With $s = \langle u, t - \eta\rangle$ and $w = \langle v, t - \eta\rangle$ this reads
-# $\partial_\theta \ell = s$ and $\partial^2_\theta \ell = w - \operatorname{Var}(s)$. So the two
-# estimators from one label are
+# $\partial_\theta \ell = s$ and $\partial^2_\theta \ell = w - \operatorname{Var}(s)$. So
+# the two estimators from one label are
 #
 # $$\hat{\mathcal I}_1 = s^2, \qquad \hat{\mathcal I}_2 = \operatorname{Var}(s) - w,$$
 #
-# and since $\mathbb{E}[t] = \eta$ both have the mean $\mathcal{I} = \operatorname{Var}(s)$.
+# and since $\mathbb{E}[t] = \eta$ both have the mean
+# $\mathcal{I} = \operatorname{Var}(s)$.
 
 # %% [markdown]
 # ## The directional cumulant function
 #
-# **Theorem.** Let $K(\varepsilon, \delta) = F(h + \varepsilon u + \delta v)$. Its derivatives at
-# zero, $\kappa_{ab} = \partial_\varepsilon^a \partial_\delta^b K(0,0)$, are the joint cumulants of
-# $\langle t,u\rangle$ and $\langle t,v\rangle$, and for one label
+# **Theorem.** Let $K(\varepsilon, \delta) = F(h + \varepsilon u + \delta v)$. Its
+# derivatives at zero, $\kappa_{ab} = \partial_\varepsilon^a \partial_\delta^b K(0,0)$,
+# are the joint cumulants of $\langle t,u\rangle$ and $\langle t,v\rangle$, and for one
+# label
 #
 # $$
 # \begin{aligned}
@@ -99,8 +107,8 @@ sp.collect(sp.expand(curvature), v)
 # the logarithm of a moment-generating function, which is what generates cumulants.
 
 # %% [markdown]
-# *Why these combinations.* Leave out the linear terms of $K$ and $t$ is centred: what remains
-# generates the moments of $s$ and $w$. Differentiate its exponential.
+# *Why these combinations.* Leave out the linear terms of $K$ and $t$ is centred: what
+# remains generates the moments of $s$ and $w$. Differentiate its exponential.
 
 # %%
 orders = [(a, b) for a in range(5) for b in range(5) if 2 <= a + b <= 4]
@@ -120,8 +128,8 @@ def moment(a, b):
 moment(4, 0)
 
 # %% [markdown]
-# The variances of $\hat{\mathcal I}_1 = s^2$ and $\hat{\mathcal I}_2 = \mathcal{I} - w$, and their
-# covariance, are combinations of these moments:
+# The variances of $\hat{\mathcal I}_1 = s^2$ and $\hat{\mathcal I}_2 = \mathcal{I} - w$,
+# and their covariance, are combinations of these moments:
 
 # %%
 theorem = {
@@ -137,8 +145,8 @@ theorem
 # %% [markdown]
 # ## A law to try it on
 #
-# The Poisson law has $F(h) = e^h$ for each target. Put another name in the next cell, such as
-# `"bernoulli"` or `"exponential"`, and all that is symbolic below follows it.
+# The Poisson law has $F(h) = e^h$ for each target. Put another name in the next cell,
+# such as `"bernoulli"` or `"exponential"`, and all that is symbolic below follows it.
 
 # %%
 spec = fimsym.family("poisson")
@@ -158,8 +166,8 @@ derivation = fimsym.derive(spec)
 derivation
 
 # %% [markdown]
-# Put this law's cumulants into the theorem, and compare with what `derive` returned. The number of
-# targets $m$ is a symbol: the claims hold for every $m$.
+# Put this law's cumulants into the theorem, and compare with what `derive` returned. The
+# number of targets $m$ is a symbol: the claims hold for every $m$.
 
 # %%
 found = {symbol: cumulant(spec, a, b) for (a, b), symbol in kappa.items()}
@@ -171,8 +179,9 @@ mine["variance_score_squared"]
 # %% [markdown]
 # ## The other route
 #
-# $F$ could be wrong. The moments can be had without it, by summing $t$ against the density
-# $e^{hy}/y!$. Where the two routes meet, $F$ and the density are those of one law.
+# $F$ could be wrong. The moments can be had without it, by summing $t$ against the
+# density $e^{hy}/y!$. Where the two routes meet, $F$ and the density are those of one
+# law.
 
 # %%
 for (a, b), from_density in derivation.central_moments.items():
@@ -183,8 +192,9 @@ for (a, b), from_density in derivation.central_moments.items():
 # %% [markdown]
 # ## In numbers
 #
-# Now without any formula: list the labels, take $\hat{\mathcal I}_1$ and $\hat{\mathcal I}_2$ of
-# each by automatic differentiation of $\log p$, and sum over their probabilities.
+# Now without any formula: list the labels, take $\hat{\mathcal I}_1$ and
+# $\hat{\mathcal I}_2$ of each by automatic differentiation of $\log p$, and sum over
+# their probabilities.
 
 # %%
 h = torch.log(torch.tensor([4.0], dtype=torch.float64))
@@ -204,15 +214,14 @@ torch.testing.assert_close(mean, moments.fisher.expand(2))
 torch.testing.assert_close(listed[0, 0], moments.variance_score_squared[0])
 torch.testing.assert_close(listed[1, 1], moments.variance_negative_hessian[0])
 torch.testing.assert_close(listed[0, 1], moments.covariance[0])
-moments
 
 # %% [markdown]
 # ## The picture
 #
-# Left: $K(\varepsilon, 0)$ without its linear part. Its curvature at zero is $\mathcal I$; what a
-# parabola misses is what $\kappa_{30}$ and $\kappa_{40}$ add. Right: both estimators as functions
-# of the same label, each dot as large as the label is likely. One is a parabola in $y$ and the
-# other a line; both scatter about the same mean.
+# Left: $K(\varepsilon, 0)$ without its linear part. Its curvature at zero is
+# $\mathcal I$; what a parabola misses is what $\kappa_{30}$ and $\kappa_{40}$ add. Right:
+# both estimators as functions of the same label, each dot as large as the label is
+# likely. One is a parabola in $y$ and the other a line; both scatter about the same mean.
 
 # %%
 point = {delta: 0, symbols.h[1]: sp.log(4), symbols.u[1]: sp.Rational(1, 2)}
@@ -225,13 +234,14 @@ along
 plt.style.use(STYLE)
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.2), layout="constrained")
 steps = np.linspace(-3, 3, 200)
-left.plot(steps, path(steps) - path(0) - slope * steps, label=r"$K(\varepsilon, 0)$, centred")
+rest = path(steps) - path(0) - slope * steps
+left.plot(steps, rest, label=r"$K(\varepsilon, 0)$, centred")
 left.plot(steps, steps**2 / 2, "--", label=r"$\kappa_{20}\varepsilon^2/2$")
 left.set(xlabel=r"$\varepsilon$", ylabel=r"$K$ without its linear part")
 for values, color, name in zip((first, second), COLORS, "12", strict=False):
-    size = 600 * probability
-    right.plot(labels[:13, 0], values[:13], color=color, linewidth=1)
-    right.scatter(labels[:13, 0], values[:13], size[:13], color, label=rf"$\hat I_{name}$")
+    count, value, size = labels[:13, 0], values[:13], 600 * probability[:13]
+    right.plot(count, value, color=color, linewidth=1)
+    right.scatter(count, value, size, color, label=rf"$\hat I_{name}$")
 right.axhline(float(mean[0]), color="black", linewidth=0.8, linestyle=":", label="$I$")
 right.set(xlabel="label y", ylabel="estimate from that label")
 for axes in (left, right):
@@ -240,9 +250,9 @@ for axes in (left, right):
 # %% [markdown]
 # ## The code that is generated
 #
-# The theorem, with the cumulants of the law put in, is the expression behind the torch module that
-# `fimsym.evaluator` imports: the lines of its program, put together, equal it; and the module is,
-# character for character, what this derivation prints.
+# The theorem, with the cumulants of the law put in, is the expression behind the torch
+# module that `fimsym.evaluator` imports: the lines of its program, put together, equal
+# it; and the module is, character for character, what this derivation prints.
 
 # %%
 print(inspect.getsource(fimsym.evaluator(spec).variance_score_squared))

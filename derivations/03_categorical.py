@@ -13,9 +13,9 @@
 # %% [markdown]
 # # The categorical: where the squared score is exact, and where it is hopeless
 #
-# A classifier with $C$ classes puts out logits. Here the squared score can be exact from a single
-# label, or need a million; which of the two depends on the probabilities alone. All of this chapter
-# holds with $C$ a symbol.
+# A classifier with $C$ classes puts out logits. Here the squared score can be exact from
+# a single label, or need a million; which of the two depends on the probabilities alone.
+# All of this chapter holds with $C$ a symbol.
 
 # %%
 import inspect
@@ -37,8 +37,8 @@ from fimsym.validation.montecarlo import Derivatives, estimators
 # %% [markdown]
 # ## The law
 #
-# The sufficient statistic is the one-hot vector of the label, the natural parameter the vector of
-# logits, and
+# The sufficient statistic is the one-hot vector of the label, the natural parameter the
+# vector of logits, and
 #
 # $$
 # F(h) = \log \sum_{i=1}^{C} e^{h_i}, \qquad
@@ -51,16 +51,18 @@ spec = fimsym.family("categorical")
 directional(spec)
 
 # %% [markdown]
-# Its derivatives at zero are polynomials in raw moments $\sum_i p_i u_i^a v_i^b$. The fourth
-# cumulant:
+# Its derivatives at zero are polynomials in raw moments $\sum_i p_i u_i^a v_i^b$. The
+# fourth cumulant:
 
 # %%
-cumulant(spec, 4, 0)
+assert len(cumulant(spec, 4, 0).args) == 5
+cumulant(spec, 3, 0)
 
 # %% [markdown]
-# As it stands this is useless in floating point: for $u = 10^4 + \text{small}$ its terms of size
-# $10^{16}$ cancel to something small. But logits are over-complete, $h$ and $h + c\mathbf{1}$ are
-# the same law, so no cumulant beyond the first changes when a constant is added to $u$:
+# As it stands this is useless in floating point: for $u = 10^4 + \text{small}$ its terms
+# of size $10^{16}$ cancel to something small. But logits are over-complete, $h$ and
+# $h + c\mathbf{1}$ are the same law, so no cumulant beyond the first changes when a
+# constant is added to $u$:
 
 # %%
 shift = sp.Symbol("c", real=True)
@@ -69,12 +71,12 @@ for order in (2, 3, 4):
     assert normal(moved - cumulant(spec, order, 0)) == 0
 
 # %% [markdown]
-# That allows to subtract the mean, and $V_1$ becomes a sum of squares: it cannot come out negative,
-# and it is zero exactly where it should be.
+# That allows to subtract the mean, and $V_1$ becomes a sum of squares: it cannot come out
+# negative, and it is zero exactly where it should be.
 
 # %% [markdown]
-# **Theorem.** With $\bar u = \sum_i p_i u_i$, $\tilde u_i = u_i - \bar u$ and likewise $\tilde v$,
-# for every number of classes $C$,
+# **Theorem.** With $\bar u = \sum_i p_i u_i$, $\tilde u_i = u_i - \bar u$ and likewise
+# $\tilde v$, for every number of classes $C$,
 #
 # $$
 # \begin{aligned}
@@ -103,16 +105,22 @@ theorem = {
 }
 
 # %% [markdown]
-# The left-hand sides are cumulants of $F$; all that the proof uses is $\sum_i p_i = 1$. Change a
-# square above to a cube, or a sign, and the next cell refuses.
+# The left-hand sides are cumulants of $F$; all that the proof uses is $\sum_i p_i = 1$.
+# Change a square above to a cube, or a sign, and the next cell refuses.
 
 # %%
 derivation = fimsym.derive(spec)
 second, fourth = derivation.cumulants[2, 0], derivation.cumulants[4, 0]
 derivation.prove(second, theorem["fisher"], "κ₂₀ = Σ p ũ²")
-derivation.prove(fourth + 2 * second**2, theorem["variance_score_squared"], "κ₄₀ + 2κ₂₀² = V₁")
-derivation.prove(derivation.cumulants[0, 2], theorem["variance_negative_hessian"], "κ₀₂ = V₂")
-derivation.prove(-derivation.cumulants[2, 1], theorem["covariance"], "−κ₂₁ = Cov").residual
+derivation.prove(
+    fourth + 2 * second**2, theorem["variance_score_squared"], "κ₄₀ + 2κ₂₀² = V₁"
+)
+derivation.prove(
+    derivation.cumulants[0, 2], theorem["variance_negative_hessian"], "κ₀₂ = V₂"
+)
+derivation.prove(
+    -derivation.cumulants[2, 1], theorem["covariance"], "−κ₂₁ = Cov"
+).residual
 
 # %% [markdown]
 # The density is $p_y$ itself, so the second route is one line:
@@ -130,16 +138,18 @@ derivation
 # %% [markdown]
 # ## Where the squared score is exact
 #
-# **Theorem.** $V_1 = 0$ if and only if the score takes the values $\pm\sqrt{\mathcal I}$ only.
-# Since its mean is zero, the parameter then moves a set of classes of probability *exactly one
-# half* against the rest (or does nothing at all).
+# **Theorem.** $V_1 = 0$ if and only if the score takes the values $\pm\sqrt{\mathcal I}$
+# only. Since its mean is zero, the parameter then moves a set of classes of probability
+# *exactly one half* against the rest (or does nothing at all).
 #
-# One direction is the sum of squares above. The other: let $u$ be $+1$ on a set of classes with
-# total probability one half and $-1$ on the rest. Four classes, with the probabilities left free up
-# to that:
+# One direction is the sum of squares above. The other: let $u$ be $+1$ on a set of
+# classes with total probability one half and $-1$ on the rest. Four classes, with the
+# probabilities left free up to that:
 
 # %%
-a, b = sp.symbols("a b", positive=True)  # half of the probability is (a, 1 - a), half (b, 1 - b)
+a, b = sp.symbols(
+    "a b", positive=True
+)  # half of the probability is (a, 1 - a), half (b, 1 - b)
 logits = [sp.log(weight) for weight in (a, 1 - a, b, 1 - b)]
 halves = {h[n + 1]: value for n, value in enumerate(logits)}
 signs = {u[1]: 1, u[2]: 1, u[3]: -1, u[4]: -1}
@@ -170,14 +180,17 @@ assert sp.Rational(1, 2) in peaks  # the minimum, V₁ = 0
 # %% [markdown]
 # ## Where it is hopeless
 #
-# For the bias of a class in the last layer, $u$ is a unit vector, and the same law of two values
-# applies with $p$ the probability of that class against all others: $V_1 = p(1-p)(1-2p)^2$ whatever
-# the number of classes. Relative to $\mathcal I^2$ that is $(1-2p)^2 / p(1-p) \to 1/p$: a class
-# with probability $10^{-6}$ needs $10^6$ labels for a relative error of 100%.
+# For the bias of a class in the last layer, $u$ is a unit vector, and the same law of two
+# values applies with $p$ the probability of that class against all others:
+# $V_1 = p(1-p)(1-2p)^2$ whatever the number of classes. Relative to $\mathcal I^2$ that
+# is $(1-2p)^2 / p(1-p) \to 1/p$: a class with probability $10^{-6}$ needs $10^6$ labels
+# for a relative error of 100%.
 
 # %%
 unit = {u[1]: 1, u[2]: 0, u[3]: 0}
-share = sp.Symbol("r", positive=True)  # how the rest is shared between the other two classes
+share = sp.Symbol(
+    "r", positive=True
+)  # how the rest is shared between the other two classes
 three = [odds, (1 - odds) * share, (1 - odds) * (1 - share)]
 rare = {h[n + 1]: sp.log(value) for n, value in enumerate(three)}
 bias = sp.simplify(derivation.explicit("variance_score_squared", 3).subs(unit).subs(rare))
@@ -192,8 +205,8 @@ relative
 # %% [markdown]
 # ## In numbers
 #
-# Five classes and three parameters. List the five labels, let torch differentiate $\log p$, and
-# sum.
+# Five classes and three parameters. List the five labels, let torch differentiate
+# $\log p$, and sum.
 
 # %%
 torch.manual_seed(0)
@@ -204,19 +217,20 @@ support = law.support(logits).labels
 weight = law.log_prob(logits, support).exp()
 one, two = estimators(law, at, support.unsqueeze(1))  # [label, param]
 values = fimsym.evaluator(spec).moments(logits, at.u, at.v)
-torch.testing.assert_close(weight @ one, values.fisher)
-torch.testing.assert_close(weight @ (one - values.fisher) ** 2, values.variance_score_squared)
-torch.testing.assert_close(weight @ (two - values.fisher) ** 2, values.variance_negative_hessian)
-product = (one - values.fisher) * (two - values.fisher)
-torch.testing.assert_close(weight @ product, values.covariance)
+one, two = one - values.fisher, two - values.fisher
+torch.testing.assert_close(weight @ one, torch.zeros(3, dtype=torch.float64))
+torch.testing.assert_close(weight @ one**2, values.variance_score_squared)
+torch.testing.assert_close(weight @ two**2, values.variance_negative_hessian)
+torch.testing.assert_close(weight @ (one * two), values.covariance)
 
 # %% [markdown]
 # ## The picture
 #
-# Left: labels needed for a relative standard error of 10%, against the probability of the class
-# whose logit the parameter moves. Right: $V_1/\mathcal I^2$ over the simplex of three classes, for
-# a parameter that raises class 1 and lowers class 3. It vanishes in the middle of the edge between
-# them and grows without bound towards class 2, where the score is rarely anything but zero.
+# Left: labels needed for a relative standard error of 10%, against the probability of the
+# class whose logit the parameter moves. Right: $V_1/\mathcal I^2$ over the simplex of
+# three classes, for a parameter that raises class 1 and lowers class 3. It vanishes in
+# the middle of the edge between them and grows without bound towards class 2, where the
+# score is rarely anything but zero.
 
 # %%
 grid = np.linspace(0.01, 0.98, 160)
@@ -252,7 +266,9 @@ plt.style.use(STYLE)
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), layout="constrained")
 classes = np.logspace(-6, np.log10(0.9), 200)
 left.plot(classes, 100 * sp.lambdify(odds, relative)(classes), label="categorical")
-left.axhline(200, color="black", linestyle=":", linewidth=0.8, label="Gaussian, $2/0.1^2$")
+left.axhline(
+    200, color="black", linestyle=":", linewidth=0.8, label="Gaussian, $2/0.1^2$"
+)
 left.set(xscale="log", yscale="log", ylim=(1, None), xlabel="probability of the class")
 left.set_ylabel("labels for 10% error")
 left.legend(loc="upper right")
@@ -261,8 +277,8 @@ simplex_picture(figure, right)
 # %% [markdown]
 # ## The code that is generated
 #
-# Code is generated from lines that keep the last digits, which pair the likeliest two classes; put
-# together they equal the theorem, for every $C$.
+# Code is generated from lines that keep the last digits, which pair the likeliest two
+# classes; put together they equal the theorem, for every $C$.
 
 # %%
 print(inspect.getdoc(fimsym.evaluator(spec).variance_score_squared))

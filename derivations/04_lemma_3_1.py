@@ -13,10 +13,11 @@
 # %% [markdown]
 # # Lemma 3.1 from scratch: the tensors behind both variances
 #
-# The paper states the two variances as contractions of tensors: second and fourth central moments
-# of the sufficient statistic, with the derivatives of the network. Here the tensors are built entry
-# by entry, from the density and from the log-partition, and contracted; out come the directional
-# formulas of chapter 1. Then we see why nobody should ever build them.
+# The paper states the two variances as contractions of tensors: second and fourth central
+# moments of the sufficient statistic, with the derivatives of the network. Here the
+# tensors are built entry by entry, from the density and from the log-partition, and
+# contracted; out come the directional formulas of chapter 1. Then we see why nobody
+# should ever build them.
 
 # %%
 import inspect
@@ -50,30 +51,32 @@ from fimsym.report.plots import STYLE
 # **Lemma 3.1.** For the means of $N$ labels, summed over repeated indices,
 #
 # $$
-# V_1 = \tfrac1N\, u_a u_b u_c u_d\, \bigl(K_{abcd} - \mathcal I_{ab}\,\mathcal I_{cd}\bigr), \quad
+# V_1 = \tfrac1N\, u_a u_b u_c u_d\,
+# \bigl(K_{abcd} - \mathcal I_{ab}\,\mathcal I_{cd}\bigr), \quad
 # V_2 = \tfrac1N\, v_a v_b\, \mathcal I_{ab} .
 # $$
 #
 # *Proof.* $s = u_a (t_a - \eta_a)$, so $\mathbb E s^2 = u_a u_b \mathcal I_{ab}$ and
-# $\mathbb E s^4 = u_a u_b u_c u_d K_{abcd}$; $V_1 = \mathbb E s^4 - (\mathbb E s^2)^2$ for one
-# label. The random part of $\hat{\mathcal I}_2$ is $-v_a (t_a - \eta_a)$. Independent labels divide
-# both by $N$. $\square$
+# $\mathbb E s^4 = u_a u_b u_c u_d K_{abcd}$; $V_1 = \mathbb E s^4 - (\mathbb E s^2)^2$
+# for one label. The random part of $\hat{\mathcal I}_2$ is $-v_a (t_a - \eta_a)$.
+# Independent labels divide both by $N$. $\square$
 
 # %% [markdown]
 # ## From the density
 #
-# Take a classifier with three classes; put any family here, such as `"gaussian"` or `"gamma"`.
-# `tensors` sums $(t-\eta)\otimes(t-\eta)\otimes\cdots$ against the density, in symbols.
+# Take a classifier with three classes; put any family here, such as `"gaussian"` or
+# `"gamma"`. `tensors` sums $(t-\eta)\otimes(t-\eta)\otimes\cdots$ against the density, in
+# symbols.
 
 # %%
 spec, size = fimsym.family("categorical"), 3
 derivation = fimsym.derive(spec)
 tensors = derivation.tensors(size)
-sp.Matrix(tensors.fisher)
+sp.Matrix(tensors.fisher).applyfunc(reduce_probabilities)
 
 # %% [markdown]
-# $K$ has $3^4 = 81$ entries and is symmetric under all 24 permutations of its indices, so at most
-# 15 differ. Three of them:
+# $K$ has $3^4 = 81$ entries and is symmetric under all 24 permutations of its indices, so
+# at most 15 differ. Three of them:
 
 # %%
 for positions in itertools.product(range(size), repeat=4):
@@ -86,13 +89,13 @@ for positions in itertools.product(range(size), repeat=4):
 # %% [markdown]
 # ## From the log-partition
 #
-# The fourth derivative of $F$ is the fourth *cumulant* of $t$, which lacks the three ways of
-# pairing four indices:
+# The fourth derivative of $F$ is the fourth *cumulant* of $t$, which lacks the three ways
+# of pairing four indices:
 #
 # $$
-# K_{abcd} = \kappa_{abcd} + \mathcal I_{ab}\mathcal I_{cd} + \mathcal I_{ac}\mathcal I_{bd}
-# + \mathcal I_{ad}\mathcal I_{bc}, \qquad
-# \kappa_{abcd} = \frac{\partial^4 F}{\partial h_a \partial h_b \partial h_c \partial h_d} .
+# K_{abcd} = \frac{\partial^4 F}{\partial h_a \partial h_b \partial h_c \partial h_d} +
+# \mathcal I_{ab}\mathcal I_{cd} + \mathcal I_{ac}\mathcal I_{bd} +
+# \mathcal I_{ad}\mathcal I_{bc} .
 # $$
 #
 # Both sides were had independently, and agree entry by entry:
@@ -109,9 +112,9 @@ reduce_probabilities(cumulants[0, 0, 1, 1]).factor()
 # %% [markdown]
 # ## The contraction
 #
-# $M = K - \mathcal I \otimes \mathcal I$ is the covariance of the matrix $(t-\eta)(t-\eta)^\top$.
-# Contracted with four copies of $u$ it gives $V_1$; the directional form,
-# $\sum_i p_i (\tilde u_i^2 - \mathcal I)^2$, says the same in a line.
+# $M = K - \mathcal I \otimes \mathcal I$ is the covariance of the matrix
+# $(t-\eta)(t-\eta)^\top$. Contracted with four copies of $u$ it gives $V_1$; the
+# directional form, $\sum_i p_i (\tilde u_i^2 - \mathcal I)^2$, says the same in a line.
 
 # %%
 p = probability[index]
@@ -137,13 +140,15 @@ sp.factor(in_two)
 
 # %%
 for classes in (10, 1000, 50_000):
-    print(f"C = {classes:6,}: M {8 * classes**4:8.1e} bytes, directional {8 * classes:7,} bytes")
+    print(
+        f"C = {classes:6,}: M {8 * classes**4:8.1e} bytes, one u {8 * classes:7,} bytes"
+    )
 
 # %% [markdown]
-# Size is not the worst of it. $\mathcal I \otimes \mathcal I$ and $K$ are subtracted after
-# everything has been summed, so that a small $V_1$ is the difference of two numbers that agree in
-# their leading digits. Where $V_1 = 0$ in truth, two classes with one half each, what is left is
-# rounding; the sum of squares gives zero.
+# Size is not the worst of it. $\mathcal I \otimes \mathcal I$ and $K$ are subtracted
+# after everything has been summed, so that a small $V_1$ is the difference of two numbers
+# that agree in their leading digits. Where $V_1 = 0$ in truth, two classes with one half
+# each, what is left is rounding; the sum of squares gives zero.
 
 # %%
 shifted = torch.tensor([[1e4 + 1], [1e4 - 1]])
@@ -156,9 +161,9 @@ print(f"V₁: {even.item()}; E s⁴ from raw moments in float32: {fourth:.3g}, i
 # %% [markdown]
 # ## In numbers
 #
-# Torch knows nothing of these formulas, but can differentiate log-sum-exp four times. The result,
-# paired up and contracted, is what the evaluator says; so is the fourth moment of the listed
-# labels.
+# Torch knows nothing of these formulas, but can differentiate log-sum-exp four times. The
+# result, paired up and contracted, is what the evaluator says; so is the fourth moment of
+# the listed labels.
 
 # %%
 torch.manual_seed(0)
@@ -170,7 +175,9 @@ quartic = fourth + torch.einsum("ac,bd->abcd", fisher, fisher)
 quartic = quartic + torch.einsum("ad,bc->abcd", fisher, fisher)
 
 # %%
-deviation = torch.eye(size, dtype=torch.float64) - logits.softmax(0)  # t − η, one row per label
+deviation = torch.eye(size, dtype=torch.float64) - logits.softmax(
+    0
+)  # t − η, one row per label
 weight = logits.softmax(0)
 listed = torch.einsum("y,ya,yb,yc,yd->abcd", weight, *[deviation] * 4)
 listed = listed - torch.einsum("ab,cd->abcd", fisher, fisher)
@@ -183,21 +190,27 @@ torch.testing.assert_close(contracted_there, value)
 # %% [markdown]
 # ## The picture
 #
-# $M$ unfolded to a $9 \times 9$ matrix, rows $(a, b)$ and columns $(c, d)$: for three Gaussian
-# outputs (left) and for three classes with probabilities 0.6, 0.3, 0.1 (right). The Gaussian's is
-# sparse and has no preferred direction; the categorical's is full, with rows that add up to zero in
-# $a$ and in $b$.
+# $M$ unfolded to a $9 \times 9$ matrix, rows $(a, b)$ and columns $(c, d)$: for three
+# Gaussian outputs (left) and for three classes with probabilities 0.6, 0.3, 0.1 (right).
+# The Gaussian's is sparse and has no preferred direction; the categorical's is full, with
+# rows that add up to zero in $a$ and in $b$.
 
 # %%
-probabilities = dict(zip((probability[n] for n in (1, 2, 3)), (0.6, 0.3, 0.1), strict=True))
+probabilities = dict(
+    zip((probability[n] for n in (1, 2, 3)), (0.6, 0.3, 0.1), strict=True)
+)
 sigma = sp.Symbol("sigma", positive=True)
 unfolded = {
     "Gaussian": gaussian.tensors(3).quartic.subs(sigma, 1),
     "categorical": tensors.quartic.subs(probabilities),
 }
-unfolded = {name: np.array(m.tolist(), float).reshape(9, 9) for name, m in unfolded.items()}
+unfolded = {
+    name: np.array(m.tolist(), float).reshape(9, 9) for name, m in unfolded.items()
+}
 assert np.allclose(unfolded["categorical"].reshape(3, 3, 3, 3).sum(0), 0)
-assert all(np.linalg.eigvalsh(m).min() > -1e-12 for m in unfolded.values())  # a covariance
+assert all(
+    np.linalg.eigvalsh(m).min() > -1e-12 for m in unfolded.values()
+)  # a covariance
 
 # %%
 plt.style.use(STYLE)
@@ -215,12 +228,14 @@ for axes, (name, matrix) in zip(panels, unfolded.items(), strict=True):
 # %% [markdown]
 # ## The code that is generated
 #
-# The contraction of the tensor with $u$ equals the directional form, which is the expression behind
-# the torch module, for every number of classes.
+# The contraction of the tensor with $u$ equals the directional form, which is the
+# expression behind the torch module, for every number of classes.
 
 # %%
 assert reduce_probabilities(contracted - derivation.explicit(directional, size)) == 0
-derivation.prove(inlined(derivation.program, "variance_score_squared"), directional, "V₁ = M(u)")
+derivation.prove(
+    inlined(derivation.program, "variance_score_squared"), directional, "V₁ = M(u)"
+)
 
 # %%
 information = total(spec, p * centred**2)

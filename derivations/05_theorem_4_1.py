@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Theorem 4.1: bounds by two forms on the sphere
 #
-# The variances depend on a parameter only through its directions $u$ and $v$. Split a direction
-# into length and unit vector, and what is left of the law is the range of two forms on the unit
-# sphere: a quadratic one and a quartic one. This chapter draws both, proves the bounds that code is
-# generated for, and measures how tight they are.
+# The variances depend on a parameter only through its directions $u$ and $v$. Split a
+# direction into length and unit vector, and what is left of the law is the range of two
+# forms on the unit sphere: a quadratic one and a quartic one. This chapter draws both,
+# proves the bounds that code is generated for, and measures how tight they are.
 
 # %%
 import inspect
@@ -36,8 +36,8 @@ from fimsym.validation.output import random_points
 # %% [markdown]
 # ## The theorem
 #
-# **Theorem 4.1.** Over unit vectors $e$, let $\lambda(\mathcal I)$ be the extreme values of the
-# quadratic form $\mathcal I(h)$, and $\lambda(M)$ those of the quartic form
+# **Theorem 4.1.** Over unit vectors $e$, let $\lambda(\mathcal I)$ be the extreme values
+# of the quadratic form $\mathcal I(h)$, and $\lambda(M)$ those of the quartic form
 # $M(e) = M_{abcd}\,e_a e_b e_c e_d$. For one label,
 #
 # $$
@@ -51,7 +51,8 @@ from fimsym.validation.output import random_points
 # $$
 
 # %% [markdown]
-# The constants depend on $h$ alone, so that one evaluation serves every parameter of a network.
+# The constants depend on $h$ alone, so that one evaluation serves every parameter of a
+# network.
 #
 # *Proof.* $V_1$ is homogeneous of degree four in $u$, so
 # $V_1 = \lVert u \rVert^4 M(u/\lVert u\rVert)$; the others are of degree two. $\square$
@@ -69,9 +70,9 @@ for name, degree in (("fisher", 2), ("third", 3), ("variance_score_squared", 4))
 # %% [markdown]
 # ## The quartic form on the circle
 #
-# With two natural parameters the unit vectors are $e = (\cos\varphi, \sin\varphi)$. For two classes
-# $M$ is a single term, which vanishes along $(1, 1)$ (adding a constant to all logits changes
-# nothing) and at $p = \frac12$ everywhere:
+# With two natural parameters the unit vectors are $e = (\cos\varphi, \sin\varphi)$. For
+# two classes $M$ is a single term, which vanishes along $(1, 1)$ (adding a constant to
+# all logits changes nothing) and at $p = \frac12$ everywhere:
 
 # %%
 angle, p1 = sp.symbols("varphi p", positive=True)
@@ -83,9 +84,9 @@ assert sp.simplify(two - expected) == 0
 two
 
 # %% [markdown]
-# Four laws. The curve is $M(e)$ in the direction $e$, the circles are the constants that the
-# package bounds it by: `quartic_min` inside, `quartic_max` outside. The Gaussian's curve is a
-# circle itself.
+# Four laws. The curve is $M(e)$ in the direction $e$, the circles are the constants that
+# the package bounds it by: `quartic_min` inside, `quartic_max` outside. The Gaussian's
+# curve is a circle itself.
 
 # %%
 turns = torch.linspace(0, 2 * torch.pi, 721, dtype=torch.float64)
@@ -115,9 +116,10 @@ for axes, (name, (title, at)) in zip(panels, laws.items(), strict=True):
 # %% [markdown]
 # ## The bounds, proven
 #
-# A form's maximum over a sphere has no closed form in general. So the package takes the least of
-# several *candidates*, each with a certificate: an identity whose right-hand side cannot be
-# negative. These are the constants as they stand, for every number of classes:
+# A form's maximum over a sphere has no closed form in general. So the package takes the
+# least of several *candidates*, each with a certificate: an identity whose right-hand
+# side cannot be negative. These are the constants as they stand, for every number of
+# classes:
 
 # %%
 for line in derivation.bound_definitions:
@@ -132,8 +134,8 @@ for line in derivation.bound_definitions:
 # = \sum_y p_y s_y^2 \bigl(d\,\lVert u\rVert^2 - s_y^2\bigr) + \mathcal I^2 \;\ge\; 0,
 # $$
 #
-# and with $\mathcal I \le \lambda_{\max}(\mathcal I)\lVert u\rVert^2$ the quartic form is at most
-# $\lambda_{\max}(\mathcal I)\, d$.
+# and with $\mathcal I \le \lambda_{\max}(\mathcal I)\lVert u\rVert^2$ the quartic form is
+# at most $\lambda_{\max}(\mathcal I)\, d$.
 
 # %%
 p, distance = probability[index], sp.Symbol("d", positive=True)
@@ -141,23 +143,26 @@ score = u[index] - total(spec, p * u[index])
 norm, fisher = total(spec, u[index] ** 2), total(spec, p * score**2)
 left = distance * norm * fisher - derivation.variance_score_squared
 right = total(spec, p * score**2 * (distance * norm - score**2)) + fisher**2
-derivation.prove(left, right, "d ‖u‖² I − V₁ is a sum of terms that are not negative").residual
+derivation.prove(
+    left, right, "d ‖u‖² I − V₁ is a sum of terms that are not negative"
+).residual
 
 # %% [markdown]
-# Every bound that is stated has such a proof; a bound without one does not leave the derivation.
-# Those of the categorical:
+# Every bound that is stated has such a proof; a bound without one does not leave the
+# derivation. Those of the categorical:
 
 # %%
 for proof in derivation.proofs:
     if proof.name.startswith("theorem 4.1"):
-        print(f"{proof.name.removeprefix('theorem 4.1: '):42} {proof.statement}")
+        print(f"{proof.name.removeprefix('theorem 4.1: ')}\n    {proof.statement}")
 
 # %% [markdown]
 # ## How tight, over the simplex
 #
-# For three classes the truth can be had by brute force: $\lambda_{\max}(\mathcal I)$ as an
-# eigenvalue, and $\lambda_{\max}(M)$ by trying 360 directions in the plane orthogonal to $(1,1,1)$,
-# where the maximum must lie: a component along $(1,1,1)$ uses up length and adds nothing.
+# For three classes the truth can be had by brute force: $\lambda_{\max}(\mathcal I)$ as
+# an eigenvalue, and $\lambda_{\max}(M)$ by trying 360 directions in the plane orthogonal
+# to $(1,1,1)$, where the maximum must lie: a component along $(1,1,1)$ uses up length and
+# adds nothing.
 
 # %%
 grid = np.linspace(0.004, 0.992, 90)
@@ -167,7 +172,8 @@ points = torch.tensor(np.stack([first, middle, third], -1)[middle > 0.003])
 logits = points.log()
 turn = torch.linspace(0, torch.pi, 360, dtype=torch.float64)
 plane = (
-    torch.tensor([[1, 1], [-1, 1], [0, -2]], dtype=torch.float64) / torch.tensor([2.0, 6.0]).sqrt()
+    torch.tensor([[1, 1], [-1, 1], [0, -2]], dtype=torch.float64)
+    / torch.tensor([2.0, 6.0]).sqrt()
 )
 directions = plane @ torch.stack([turn.cos(), turn.sin()])
 module = fimsym.evaluator("categorical")
@@ -181,7 +187,9 @@ ratios = {name: getattr(bounds, name) / value for name, value in truth.items()}
 for name, ratio in ratios.items():
     assert ratio.min() > 1 - 1e-4  # 360 directions miss the maximum by less than that
     quantiles = ratio.quantile(torch.tensor([0.5, 0.99], dtype=torch.float64)).tolist()
-    print(f"{name}: bound/truth {quantiles[0]:.2f} in the median, {quantiles[1]:.2f} at 99%")
+    print(
+        f"{name}: bound/truth {quantiles[0]:.2f} in the median, {quantiles[1]:.2f} at 99%"
+    )
 
 
 # %%
@@ -193,7 +201,11 @@ def simplex(axes, ratio, title):
     axes.set(aspect="equal")
     axes.set_axis_off()
     axes.text(0.02, 0.8, title, fontsize=11)
-    for place, height, name in ((0, -0.08, "class 1"), (1, -0.08, "3"), (0.5, 0.89, "class 2")):
+    for place, height, name in (
+        (0, -0.08, "class 1"),
+        (1, -0.08, "3"),
+        (0.5, 0.89, "class 2"),
+    ):
         axes.text(place, height, name, ha="center")
     return shade
 
@@ -207,18 +219,19 @@ figure.colorbar(shade, ax=[left, right], shrink=0.8, format="%g", label="bound /
 # %% [markdown]
 # ## How tight, for every law
 #
-# For each family, at random points of its domain: the largest and smallest values found among
-# 20,000 unit vectors, next to the constants. *upper* is bound over value found, *lower* value over
-# bound; 1.00 is tight, and a lower bound of zero shows as a dash. What is found is inside the true
-# range, so that the ratios are, if anything, too large.
+# For each family, at random points of its domain: the largest and smallest values found
+# among 20,000 unit vectors, next to the constants. *upper* is bound over value found,
+# *lower* value over bound; 1.00 is tight, and a lower bound of zero shows as a dash. What
+# is found is inside the true range, so that the ratios are, if anything, too large.
 
 
 # %%
 def tightness(name, quantity, form):
-    """Return bound/found of the maximum and found/bound of the minimum, the worst of 4 points."""
+    """Return the worst bound/found of the maximum, found/bound of the minimum."""
     high, low = [], []
     for point in random_points(fimsym.family(name), seed=1):
-        unit = torch.nn.functional.normalize(torch.randn(len(point.at.h), 20_000).double(), dim=0)
+        unit = torch.randn(len(point.at.h), 20_000, dtype=torch.float64)
+        unit = torch.nn.functional.normalize(unit, dim=0)
         module = fimsym.evaluator(name)
         found = getattr(module, quantity)(point.at.h, unit, **point.constants)
         limits = module.bounds(point.at.h, **point.constants)
@@ -238,17 +251,22 @@ for name in fimsym.families():
         *tightness(name, "fisher", "fisher"),
         *tightness(name, "variance_score_squared", "quartic"),
     ]
-    print(f"{name:24}" + "".join(f"{r:9.2f}" if np.isfinite(r) else f"{'–':>9}" for r in row))
+    print(
+        f"{name:24}"
+        + "".join(f"{r:9.2f}" if np.isfinite(r) else f"{'–':>9}" for r in row)
+    )
 
 # %% [markdown]
 # ## The code that is generated
 #
-# $M(e)$ in the pictures is the expression behind `variance_score_squared`; the constants are the
-# lines printed above, which `bounds` evaluates from $h$ alone.
+# $M(e)$ in the pictures is the expression behind `variance_score_squared`; the constants
+# are the lines printed above, which `bounds` evaluates from $h$ alone.
 
 # %%
 directional = total(spec, p * (score**2 - fisher) ** 2)
-derivation.prove(inlined(derivation.program, "variance_score_squared"), directional, "V₁ = M(u)")
+derivation.prove(
+    inlined(derivation.program, "variance_score_squared"), directional, "V₁ = M(u)"
+)
 documented = inspect.getdoc(module.bounds)
 for line in derivation.bound_definitions:
     assert equation(line) in documented

@@ -13,10 +13,11 @@
 # %% [markdown]
 # # Random inputs: where more labels stop helping, and what data labels measure
 #
-# So far the input was fixed. In use, the Fisher information is a mean over inputs, these are a
-# sample too, and often the labels are not drawn from the model but are those that came with the
-# data. Two short theorems say what each of these does. The first tells how to split a budget
-# between inputs and labels, the second is why the *empirical Fisher* is another quantity.
+# So far the input was fixed. In use, the Fisher information is a mean over inputs, these
+# are a sample too, and often the labels are not drawn from the model but are those that
+# came with the data. Two short theorems say what each of these does. The first tells how
+# to split a budget between inputs and labels, the second is why the *empirical Fisher* is
+# another quantity.
 
 # %%
 import inspect
@@ -37,9 +38,9 @@ from fimsym.validation.montecarlo import derivatives, estimators
 # %% [markdown]
 # ## Two sources of chance
 #
-# Draw $N_x$ inputs $x$, and for each $N_y$ labels from the model. Let $\mathcal I(x)$ be the Fisher
-# information at $x$ and $V(x)$ the variance of the estimator there from one label ($V_1$ or $V_2$
-# alike).
+# Draw $N_x$ inputs $x$, and for each $N_y$ labels from the model. Let $\mathcal I(x)$ be
+# the Fisher information at $x$ and $V(x)$ the variance of the estimator there from one
+# label ($V_1$ or $V_2$ alike).
 #
 # **Theorem 4.7.** The mean of all estimates has the variance
 #
@@ -51,9 +52,9 @@ from fimsym.validation.montecarlo import derivatives, estimators
 # On a fixed data set, where every input is used, the first term is absent.
 
 # %% [markdown]
-# *Derivation.* Let inputs $i$ have probabilities $p_i$, any number of them. Given the input, a mean
-# of $N_y$ labels has the second moment $V_i/N_y + \mathcal I_i^2$, where the $V/N$ is what
-# `of_mean` returns and proves from independent labels:
+# *Derivation.* Let inputs $i$ have probabilities $p_i$, any number of them. Given the
+# input, a mean of $N_y$ labels has the second moment $V_i/N_y + \mathcal I_i^2$, where
+# the $V/N$ is what `of_mean` returns and proves from independent labels:
 
 # %%
 derivation = fimsym.derive("categorical")
@@ -62,7 +63,10 @@ assert derivation.of_mean("variance_score_squared", labels).has(1 / labels)
 [proof.statement for proof in derivation.proofs if proof.name == "labels"]
 
 # %%
-information, variance = sp.IndexedBase("I", real=True)[index], sp.IndexedBase("V", real=True)[index]
+information, variance = (
+    sp.IndexedBase("I", real=True)[index],
+    sp.IndexedBase("V", real=True)[index],
+)
 p = probability[index]
 mean = total(spec, p * information)
 of_one_input = total(spec, p * (variance / labels + information**2)) - mean**2
@@ -73,9 +77,9 @@ theorem
 # %% [markdown]
 # ## How to spend a budget
 #
-# If an input costs $a$ and a label $b$, what $N_y$ is best? The cost of one input is $a + b N_y$
-# and a budget $B$ buys $N_x = B / (a + b N_y)$ of them, so the product of cost and variance is to
-# be minimised:
+# If an input costs $a$ and a label $b$, what $N_y$ is best? The cost of one input is
+# $a + b N_y$ and a budget $B$ buys $N_x = B / (a + b N_y)$ of them, so the product of
+# cost and variance is to be minimised:
 
 # %%
 a, b, between, within = sp.symbols("a b A B", positive=True)  # A = Var_x I, B = E_x V
@@ -85,15 +89,15 @@ assert sp.simplify(best - sp.sqrt(a * within / (b * between))) == 0
 best
 
 # %% [markdown]
-# Where inputs cost nothing the best is one label each, whatever the variances. More labels per
-# input pay only when inputs are dear and the labels' own noise, $\mathbb E_x V$, outweighs the
-# spread of $\mathcal I$ over inputs.
+# Where inputs cost nothing the best is one label each, whatever the variances. More
+# labels per input pay only when inputs are dear and the labels' own noise,
+# $\mathbb E_x V$, outweighs the spread of $\mathcal I$ over inputs.
 
 # %% [markdown]
 # ## A network
 #
-# A small classifier and a population of 200 inputs. `analyze` returns all that the theorem needs:
-# `fisher`, the variances, and `input_variance`.
+# A small classifier and a population of 200 inputs. `analyze` returns all that the
+# theorem needs: `fisher`, the variances, and `input_variance`.
 
 # %%
 torch.manual_seed(0)
@@ -104,8 +108,10 @@ model = torch.nn.Sequential(
 with torch.no_grad():
     model[2].weight.mul_(4)  # a classifier that has learnt something is confident
 population = torch.randn(200, 4, **double)
-analysis = fimsym.analyze(model, population, family=spec, quantities="all", progress=False)
-analysis
+analysis = fimsym.analyze(
+    model, population, family=spec, quantities="all", progress=False
+)
+analysis.to_frame()
 
 # %%
 flat = {
@@ -119,8 +125,8 @@ flat = {
 flat["between"] = flat["between"] * (len(population) - 1) / len(population)
 
 # %% [markdown]
-# The other side shares nothing with it: the estimate $\hat{\mathcal I}_1$ of every label at every
-# input, by automatic differentiation.
+# The other side shares nothing with it: the estimate $\hat{\mathcal I}_1$ of every label
+# at every input, by automatic differentiation.
 
 # %%
 law = Law(spec, {})
@@ -130,14 +136,17 @@ for at in points:
     support = law.support(at.h).labels
     squared.append(estimators(law, at, support.unsqueeze(1))[0])  # [label, param]
     chance.append(law.log_prob(at.h, support).exp())
-squared, chance = torch.stack(squared), torch.stack(chance)  # [input, label, param], [input, label]
+squared, chance = (
+    torch.stack(squared),
+    torch.stack(chance),
+)  # [input, label, param], [input, label]
 expected = torch.einsum("xy,xyp->xp", chance, squared)
 torch.testing.assert_close(expected.mean(0), flat["fisher"])
 torch.testing.assert_close(expected.var(0, correction=0), flat["between"])
 
 # %% [markdown]
-# Now the experiment itself: draw 16 inputs and $N_y$ labels for each, average, repeat 60,000 times,
-# and take the variance of the results. Two weights, one from each layer.
+# Now the experiment itself: draw 16 inputs and $N_y$ labels for each, average, repeat
+# 60,000 times, and take the variance of the results. Two weights, one from each layer.
 
 # %%
 rng = np.random.default_rng(0)
@@ -146,7 +155,7 @@ table, chances = squared[:, :, chosen].numpy(), chance.numpy()
 
 
 def experiment(labels_each):
-    """Return the variance of the mean over random inputs and labels, for the chosen weights."""
+    """Return the variance of the mean over random inputs and labels."""
     drawn = rng.integers(len(population), size=(repetitions, inputs))
     counts = rng.multinomial(labels_each, chances[drawn])
     estimates = np.einsum("rxy,rxyp->rp", counts, table[drawn]) / (inputs * labels_each)
@@ -164,16 +173,19 @@ np.testing.assert_allclose(simulated, predicted, rtol=0.03)
 # %% [markdown]
 # ## The empirical Fisher
 #
-# Let labels come from another law, with mean $\eta_q$ and covariance $\operatorname{Cov}_q$ of $t$:
-# a data set's. Squaring the score then measures something else.
+# Let labels come from another law, with mean $\eta_q$ and covariance
+# $\operatorname{Cov}_q$ of $t$: a data set's. Squaring the score then measures something
+# else.
 #
 # **Theorem.** With $\mathcal I = u^\top \operatorname{Cov}_p(t)\, u$ of the model,
 #
 # $$
 # \mathbb E_q\, s^2
-# = u^\top \bigl( \operatorname{Cov}_q(t) + (\eta_q - \eta)(\eta_q - \eta)^\top \bigr)\, u .
+# = u^\top \bigl( \operatorname{Cov}_q(t) +
+# (\eta_q - \eta)(\eta_q - \eta)^\top \bigr)\, u .
 # $$
-#
+
+# %% [markdown]
 # So the bias has a closed form, and vanishes when $q = p$. For three classes, with
 # $q_3 = 1 - q_1 - q_2$:
 
@@ -186,21 +198,23 @@ squared_score = sum(q[n - 1] * (u[n] - mean_p) ** 2 for n in (1, 2, 3))
 covariance = sum(q[n - 1] * (u[n] - mean_q) ** 2 for n in (1, 2, 3))
 assert sp.expand(squared_score - covariance - (mean_q - mean_p) ** 2) == 0
 same = dict(zip(q[:2], (probability[1], probability[2]), strict=False))
-squared_score.subs(same).subs(probability[3], 1 - probability[1] - probability[2]).factor()
+fisher = sum(probability[n] * (u[n] - mean_p) ** 2 for n in (1, 2, 3))
+last = {probability[3]: 1 - probability[1] - probability[2]}
+assert sp.expand((squared_score.subs(same) - fisher).subs(last)) == 0
 
 # %% [markdown]
-# For a count with the variance of the data $\varphi$ times that of the model, the ratio is
-# $\varphi$ for *every* parameter: the empirical Fisher of over-dispersed counts is too large by
-# exactly the dispersion. For a classifier the ratio differs from parameter to parameter. Let the
-# data's law be the model's with its logits divided by a temperature $T$: at $T > 1$ the model is
-# over-confident.
+# For a count with the variance of the data $\varphi$ times that of the model, the ratio
+# is $\varphi$ for *every* parameter: the empirical Fisher of over-dispersed counts is too
+# large by exactly the dispersion. For a classifier the ratio differs from parameter to
+# parameter. Let the data's law be the model's with its logits divided by a temperature
+# $T$: at $T > 1$ the model is over-confident.
 
 # %%
 logits = torch.stack([at.h for at in points])
 
 
 def empirical(temperature):
-    """Return E_q s² over the population as a sum over each layer, for q at a temperature."""
+    """Return E_q s², mean over inputs and sum over each layer."""
     given = (logits / temperature).softmax(-1)
     value = torch.einsum("xy,xyp->p", given, squared) / len(population)
     return torch.stack([value[:40].sum(), value[40:].sum()])
@@ -211,37 +225,40 @@ model_fisher = torch.stack([flat["fisher"][:40].sum(), flat["fisher"][40:].sum()
 torch.testing.assert_close(empirical(1.0), model_fisher)
 temperatures = torch.logspace(-1, 1, 41)
 ratio = torch.stack([empirical(float(t)) / model_fisher for t in temperatures])
-print(f"labels of the likeliest class: {(empirical(0.01) / model_fisher).tolist()} of the Fisher")
+likeliest = (empirical(0.01) / model_fisher).tolist()
+print(
+    f"labels of the likeliest class: {likeliest[0]:.2f}, {likeliest[1]:.2f} of the Fisher"
+)
 
 # %% [markdown]
 # ## The picture
 #
-# Left: the variance of the mean over 16 random inputs against labels per input, predicted (lines)
-# and simulated (dots); the floor is $\operatorname{Var}_x \mathcal I / N_x$, which no number of
-# labels lowers. Right: the empirical Fisher over the Fisher; right of 1 the model is over-confident
-# on the data.
+# Left: the variance of the mean over 16 random inputs against labels per input, predicted
+# (lines) and simulated (dots); the floor is $\operatorname{Var}_x \mathcal I / N_x$,
+# which no number of labels lowers. Right: the empirical Fisher over the Fisher; right of
+# 1 the model is over-confident on the data.
 
 # %%
 plt.style.use(STYLE)
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.3), layout="constrained")
-for k, (color, marker, name) in enumerate(zip(COLORS, "os", ("first", "last"), strict=False)):
-    scale = predicted[0, k]
-    left.plot(each, predicted[:, k] / scale, color=color, label=f"a weight of the {name} layer")
+for k, (marker, name) in enumerate(zip("os", ("first", "last"), strict=True)):
+    scale, color = predicted[0, k], COLORS[k]
+    left.plot(each, predicted[:, k] / scale, color=color, label=f"weight, {name} layer")
     left.plot(each, simulated[:, k] / scale, marker, color=color, markersize=4)
     left.axhline(between_[k] / inputs / scale, color=color, linestyle=":", linewidth=0.9)
     right.plot(temperatures, ratio[:, k], color=color, label=f"{name} layer")
 left.set(xscale="log", ylim=(0, 1.1), xlabel="labels per input $N_y$")
 left.set_ylabel("variance, relative to $N_y = 1$")
 right.axhline(1, color="black", linestyle=":", linewidth=0.8)
-right.set(xscale="log", xlabel="temperature T of the data", ylabel="empirical Fisher / Fisher")
+right.set(xscale="log", xlabel="temperature T", ylabel="empirical Fisher / Fisher")
 left.legend(loc="lower left")
 right.legend()
 
 # %% [markdown]
 # ## The code that is generated
 #
-# $\mathcal I(x)$ and $V(x)$ of the theorem are the expressions behind the torch module; `analyze`
-# averages what it returns.
+# $\mathcal I(x)$ and $V(x)$ of the theorem are the expressions behind the torch module;
+# `analyze` averages what it returns.
 
 # %%
 score = u[index] - total(spec, p * u[index])

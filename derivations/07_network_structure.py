@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Network structure: last layers, ReLUs and the rank-one rule
 #
-# Everything about the law is now in closed form, given $u$ and $v$. A network has millions of
-# those, but they are far from arbitrary. In this chapter the structure of a layer turns sums over
-# weights into one matrix product, makes $\hat{\mathcal I}_2$ exact in whole layers, and splits the
-# paper's bounds by layer.
+# Everything about the law is now in closed form, given $u$ and $v$. A network has
+# millions of those, but they are far from arbitrary. In this chapter the structure of a
+# layer turns sums over weights into one matrix product, makes $\hat{\mathcal I}_2$ exact
+# in whole layers, and splits the paper's bounds by layer.
 
 # %%
 import inspect
@@ -34,8 +34,8 @@ from fimsym.validation.montecarlo import derivatives
 # %% [markdown]
 # ## The rank-one rule
 #
-# A linear layer computes $z = W a + b$ from its input $a$. The weight $W_{ij}$ enters the rest of
-# the network only through $z_i$, as $W_{ij} a_j$.
+# A linear layer computes $z = W a + b$ from its input $a$. The weight $W_{ij}$ enters the
+# rest of the network only through $z_i$, as $W_{ij} a_j$.
 #
 # **Theorem (rank one).**
 #
@@ -56,10 +56,10 @@ assert first.subs(neuron).doit() == activity * sp.diff(rest(z), z)
 assert sp.simplify(second.subs(neuron).doit() - activity**2 * sp.diff(rest(z), z, 2)) == 0
 
 # %% [markdown]
-# Every quantity is a polynomial in $u$ and $v$. Count $v$ twice; then $\mathcal I$ has degree 2,
-# $\kappa_{30}$ degree 3 and the other three degree 4. So at a weight each is a power of $a_j$ times
-# its value at the neuron. The proof is one substitution, $u \to a u$ and $v \to a^2 v$, for any
-# law:
+# Every quantity is a polynomial in $u$ and $v$. Count $v$ twice; then $\mathcal I$ has
+# degree 2, $\kappa_{30}$ degree 3 and the other three degree 4. So at a weight each is a
+# power of $a_j$ times its value at the neuron. The proof is one substitution, $u \to a u$
+# and $v \to a^2 v$, for any law:
 
 # %%
 degrees = {
@@ -87,11 +87,13 @@ for name in ("categorical", "gaussian", "poisson", "gaussian_mean_variance"):
     law = fimsym.derive(name)
     for quantity, degree in degrees.items():
         value = getattr(law, quantity)
-        law.prove(scaled(value, law.family), activity**degree * value, f"{quantity} of {name}")
+        law.prove(
+            scaled(value, law.family), activity**degree * value, f"{quantity} of {name}"
+        )
 
 # %% [markdown]
-# Over a batch with activities $A$ [input, $j$] and neuron values $G$ [input, $i$], the whole layer
-# is one matrix product each:
+# Over a batch with activities $A$ [input, $j$] and neuron values $G$ [input, $i$], the
+# whole layer is one matrix product each:
 #
 # $$
 # \mathcal I = (A^{\circ 2})^\top G_2, \quad V_1 = (A^{\circ 4})^\top G_4, \quad
@@ -111,7 +113,9 @@ def network(activation):
     torch.manual_seed(1)
     widths = ((5, 7), (7, 6), (6, 4))
     layers = [torch.nn.Linear(*width, **double) for width in widths]
-    return torch.nn.Sequential(layers[0], activation(), layers[1], activation(), layers[2])
+    return torch.nn.Sequential(
+        layers[0], activation(), layers[1], activation(), layers[2]
+    )
 
 
 # %%
@@ -130,16 +134,18 @@ curved = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(head)))(neurons)
 moments = module.moments(model(inputs), at_neuron, curved.diagonal(dim1=-2, dim2=-1))
 
 # %%
-analysis = fimsym.analyze(model, inputs, family="categorical", quantities="all", progress=False)
+analysis = fimsym.analyze(
+    model, inputs, family="categorical", quantities="all", progress=False
+)
 for quantity, degree in degrees.items():
     if quantity != "third":
         product = getattr(moments, quantity).T @ activities**degree / len(inputs)
         torch.testing.assert_close(product, getattr(analysis, quantity)["2.weight"])
-analysis
+analysis.to_frame()
 
 # %% [markdown]
-# Brute force agrees: double backward for each of the 118 parameters at every input, no structure
-# used.
+# Brute force agrees: double backward for each of the 118 parameters at every input, no
+# structure used.
 
 # %%
 points = [derivatives(model, example) for example in inputs]
@@ -147,18 +153,20 @@ brute = [module.moments(at.h, at.u, at.v) for at in points]
 for quantity in degrees:
     if quantity != "third":
         whole = torch.stack([getattr(of_one, quantity) for of_one in brute]).mean(0)
-        fast = torch.cat([value.flatten() for value in getattr(analysis, quantity).values()])
+        fast = torch.cat(
+            [value.flatten() for value in getattr(analysis, quantity).values()]
+        )
         torch.testing.assert_close(fast, whole)
 
 # %% [markdown]
 # ## The last layer
 #
-# **Remark 4.4.** Where $h$ is affine in a parameter, $v = 0$: $V_2 = 0$ and $\hat{\mathcal I}_2$ is
-# exact, from any label.
+# **Remark 4.4.** Where $h$ is affine in a parameter, $v = 0$: $V_2 = 0$ and
+# $\hat{\mathcal I}_2$ is exact, from any label.
 #
-# In the last layer $\partial h/\partial z$ is the identity, so $u$ is a unit vector at the neuron
-# of class $k$, and $\mathcal I = p_k(1-p_k)$, $V_1 = p_k(1-p_k)(1-2p_k)^2$. No work in $C^2$ is
-# left.
+# In the last layer $\partial h/\partial z$ is the identity, so $u$ is a unit vector at
+# the neuron of class $k$, and $\mathcal I = p_k(1-p_k)$, $V_1 = p_k(1-p_k)(1-2p_k)^2$. No
+# work in $C^2$ is left.
 
 # %%
 derivation = fimsym.derive("categorical")
@@ -170,16 +178,18 @@ chances = model(inputs).softmax(-1)
 product = (chances * (1 - chances)).T @ model[3](neurons) ** 2 / len(inputs)
 torch.testing.assert_close(product, analysis.fisher["4.weight"])
 product = (chances * (1 - chances) * (1 - 2 * chances) ** 2).T @ model[3](neurons) ** 4
-torch.testing.assert_close(product / len(inputs), analysis.variance_score_squared["4.weight"])
+torch.testing.assert_close(
+    product / len(inputs), analysis.variance_score_squared["4.weight"]
+)
 assert not analysis.variance_negative_hessian["4.weight"].any()
 
 # %% [markdown]
 # ## ReLU networks
 #
-# A network of linear layers and ReLUs is affine in every single parameter, piece by piece. So
-# $v = 0$ almost everywhere, in all layers, and one negative Hessian gives the Fisher information
-# without an error. (Over *one* parameter: in several at once it is a polynomial, but the diagonal
-# does not see that.) A smooth activation gives this up:
+# A network of linear layers and ReLUs is affine in every single parameter, piece by
+# piece. So $v = 0$ almost everywhere, in all layers, and one negative Hessian gives the
+# Fisher information without an error. (Over *one* parameter: in several at once it is a
+# polynomial, but the diagonal does not see that.) A smooth activation gives this up:
 
 # %%
 activations = {"ReLU": torch.nn.ReLU, "tanh": torch.nn.Tanh, "sigmoid": torch.nn.Sigmoid}
@@ -190,13 +200,15 @@ for name, kind in activations.items():
     )
     table[name] = {group.name: group.sums for group in result.groups}
 assert all(layer["variance_negative_hessian"] == 0 for layer in table["ReLU"].values())
-assert all(table[name]["0"]["variance_negative_hessian"] > 0 for name in ("tanh", "sigmoid"))
+assert all(
+    table[name]["0"]["variance_negative_hessian"] > 0 for name in ("tanh", "sigmoid")
+)
 
 # %% [markdown]
 # ## Layer by layer
 #
-# Sum Theorem 4.1 over a layer's weights and the rank-one rule separates what comes from below from
-# what comes from above.
+# Sum Theorem 4.1 over a layer's weights and the rank-one rule separates what comes from
+# below from what comes from above.
 #
 # **Theorem (layer-wise bounds, after the paper's Proposition 5.1).** At one input,
 #
@@ -206,8 +218,7 @@ assert all(table[name]["0"]["variance_negative_hessian"] > 0 for name in ("tanh"
 # \lambda_{\max}(\mathcal I)\,\lVert \partial h/\partial z\rVert_F^2\, \lVert a\rVert^2 ,
 # $$
 #
-# because
-# $\sum_{ij} \lVert u(W_{ij})\rVert^2 = \sum_i \lVert \partial h/\partial z_i\rVert^2 \sum_j a_j^2$.
+# because $\lVert u(W_{ij})\rVert^2 = \lVert \partial h/\partial z_i\rVert^2\, a_j^2$.
 
 # %% [markdown]
 # The variances follow with fourth powers of the activities:
@@ -240,11 +251,11 @@ for quantity, bound in upper.items():
 # ## Which estimator where
 #
 # So $\hat{\mathcal I}_2$ is exact in every last layer and all over a ReLU network. Where
-# activations bend, the two scale differently: $\sqrt{V_1}$ falls with $\lVert u\rVert^2$, as
-# $\mathcal I$ does, but $\sqrt{V_2}$ with $\lVert v\rVert$ only. Where $u$ is small, as in early
-# layers of a network just initialised, the squared score has the smaller relative error; in a
-# network that has grown confident the negative Hessian has. Multiply all weights of a softplus
-# network by a factor and watch them cross:
+# activations bend, the two scale differently: $\sqrt{V_1}$ falls with $\lVert u\rVert^2$,
+# as $\mathcal I$ does, but $\sqrt{V_2}$ with $\lVert v\rVert$ only. Where $u$ is small,
+# as in early layers of a network just initialised, the squared score has the smaller
+# relative error; in a network that has grown confident the negative Hessian has. Multiply
+# all weights of a softplus network by a factor and watch them cross:
 
 # %%
 factors = [0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6]
@@ -254,20 +265,26 @@ for factor in factors:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(factor)
-    result = fimsym.analyze(model, inputs, "categorical", quantities="all", progress=False)
+    result = fimsym.analyze(
+        model, inputs, "categorical", quantities="all", progress=False
+    )
     crossing.append(result.groups[0].sums)
 
 # %% [markdown]
 # ## The picture
 #
 # Relative standard deviation of both estimators from one label per input,
-# $\sqrt{\sum V}/\sum\mathcal I$ over the parameters of each layer; 0 marks what is exact. Right:
-# the first layer of the softplus network.
+# $\sqrt{\sum V}/\sum\mathcal I$ over the parameters of each layer; 0 marks what is exact.
+# Right: the first layer of the softplus network.
 
 # %%
-estimators = {"variance_score_squared": r"$\hat I_1$", "variance_negative_hessian": r"$\hat I_2$"}
+estimators = {
+    "variance_score_squared": r"$\hat I_1$",
+    "variance_negative_hessian": r"$\hat I_2$",
+}
 
 
+# %%
 def relative(sums, quantity):
     """Return the relative standard deviation of a layer's trace."""
     return sums[quantity] ** 0.5 / sums["fisher"]
@@ -278,8 +295,10 @@ def bars(axes, layers, quantity, color, side):
     spread = [relative(sums, quantity) for sums in layers.values()]
     places = [k + side for k in range(len(spread))]
     axes.bar(places, spread, 0.4, color=color, label=estimators[quantity])
-    for place, height in zip(places, spread, strict=True):
-        axes.text(place, 0.06, "" if height else "0", ha="center", va="bottom", color=color)
+    for place in (
+        place for place, height in zip(places, spread, strict=True) if not height
+    ):
+        axes.text(place, 0.06, "0", ha="center", va="bottom", color=color)
 
 
 # %%
@@ -298,8 +317,8 @@ panels[0].legend()
 # %% [markdown]
 # ## The code that is generated
 #
-# Homogeneity, the last layer's closed form and $V_2 = 0$ hold for the very expressions that code is
-# generated from.
+# Homogeneity, the last layer's closed form and $V_2 = 0$ hold for the very expressions
+# that code is generated from.
 
 # %%
 p = probability[index]
@@ -312,5 +331,7 @@ for name in degrees:
 derivation.prove(program["variance_score_squared"], squares, "V₁")
 unit = {u[index]: sp.KroneckerDelta(index, one)}  # the bias of class c
 pc = probability[one]
-derivation.prove(squares.xreplace(unit), pc * (1 - pc) * (1 - 2 * pc) ** 2, "V₁ of the last layer")
+derivation.prove(
+    squares.xreplace(unit), pc * (1 - pc) * (1 - 2 * pc) ** 2, "V₁ of the last layer"
+)
 assert fimsym.generate(spec) == inspect.getsource(module)

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Beyond the two estimators: mixing, correcting and probing
 #
-# The paper compares $\hat{\mathcal I}_1$ with $\hat{\mathcal I}_2$. Once the cumulants are there,
-# more can be had from them: the covariance of the two, the best mix, a correction of the squared
-# score that costs nothing, and estimators that draw noise in place of labels. All are unbiased, and
-# all are priced by what `derive` returns already.
+# The paper compares $\hat{\mathcal I}_1$ with $\hat{\mathcal I}_2$. Once the cumulants
+# are there, more can be had from them: the covariance of the two, the best mix, a
+# correction of the squared score that costs nothing, and estimators that draw noise in
+# place of labels. All are unbiased, and all are priced by what `derive` returns already.
 
 # %%
 import inspect
@@ -37,8 +37,8 @@ from fimsym.validation.montecarlo import Derivatives, estimators
 # %% [markdown]
 # ## What is known
 #
-# For one parameter and one label: $\mathcal I = \kappa_{20}$, the third cumulant $\kappa_{30}$ of
-# the score, $V_1$, $V_2$, and the covariance. It is
+# For one parameter and one label: $\mathcal I = \kappa_{20}$, the third cumulant
+# $\kappa_{30}$ of the score, $V_1$, $V_2$, and the covariance. It is
 #
 # $$
 # C = \operatorname{Cov}(\hat{\mathcal I}_1, \hat{\mathcal I}_2)
@@ -51,7 +51,9 @@ from fimsym.validation.montecarlo import Derivatives, estimators
 derivation = fimsym.derive("categorical")
 spec = derivation.family
 derivation.prove(derivation.covariance, -derivation.cumulants[2, 1], "Cov = −κ₂₁")
-derivation.prove(derivation.covariance, -derivation.central_moments[2, 1], "Cov = −E[s² w]")
+derivation.prove(
+    derivation.covariance, -derivation.central_moments[2, 1], "Cov = −E[s² w]"
+)
 assert fimsym.derive("gaussian").covariance == 0
 
 # %%
@@ -68,23 +70,30 @@ known = {
 # %% [markdown]
 # ## The best mix
 #
-# **Theorem (mix).** Among the unbiased $\alpha\hat{\mathcal I}_1 + (1-\alpha)\hat{\mathcal I}_2$
-# from the same label the least variance is
+# **Theorem (mix).** Among the unbiased
+# $\alpha\hat{\mathcal I}_1 + (1-\alpha)\hat{\mathcal I}_2$ from the same label the least
+# variance is
 #
 # $$
 # \frac{V_1 V_2 - C^2}{V_1 + V_2 - 2C} \qquad\text{at}\qquad
 # \alpha^* = \frac{V_2 - C}{V_1 + V_2 - 2C},
 # $$
 #
-# never more than the smaller of $V_1$ and $V_2$, and zero where the two are perfectly correlated.
+# never more than the smaller of $V_1$ and $V_2$, and zero where the two are perfectly
+# correlated.
 
 # %%
-mixture = alpha**2 * first + (1 - alpha) ** 2 * second + 2 * alpha * (1 - alpha) * covariance
+mixture = (
+    alpha**2 * first + (1 - alpha) ** 2 * second + 2 * alpha * (1 - alpha) * covariance
+)
 (best,) = sp.solve(sp.diff(mixture, alpha), alpha)
 mixed = sp.factor(mixture.subs(alpha, best))
 assert sp.simplify(best - (second - covariance) / (first + second - 2 * covariance)) == 0
 assert (
-    sp.simplify(first - mixed - (first - covariance) ** 2 / (first + second - 2 * covariance)) == 0
+    sp.simplify(
+        first - mixed - (first - covariance) ** 2 / (first + second - 2 * covariance)
+    )
+    == 0
 )
 mixed
 
@@ -93,8 +102,8 @@ mixed
 #
 # The score itself has mean zero, so $s^2 + c\,s$ is unbiased for every $c$.
 #
-# **Theorem (control variate).** The best coefficient is $c^* = -\kappa_{30}/\kappa_{20}$, and
-# leaves the variance
+# **Theorem (control variate).** The best coefficient is $c^* = -\kappa_{30}/\kappa_{20}$,
+# and leaves the variance
 #
 # $$
 # V_1 - \frac{\kappa_{30}^2}{\kappa_{20}} .
@@ -111,8 +120,8 @@ assert sp.simplify(score_squared_cv - (first - third**2 / fisher)) == 0
 score_squared_cv
 
 # %% [markdown]
-# Two classes are two values: $V_1 \mathcal I = \kappa_{30}^2$, and one label gives the Fisher
-# information exactly.
+# Two classes are two values: $V_1 \mathcal I = \kappa_{30}^2$, and one label gives the
+# Fisher information exactly.
 
 # %%
 odds, gap = sp.symbols("p g", positive=True)
@@ -134,10 +143,10 @@ sp.factor(v1), sp.simplify(v1 - k3**2 / i1)
 # %% [markdown]
 # ## Noise in place of labels
 #
-# Factor the core Fisher information, $\mathcal I(h) = L L^\top$, and let $a = L^\top u$, so that
-# $\mathcal I = \lVert a\rVert^2$. Draw a vector $g$ with uncorrelated entries of mean zero and
-# variance one, and take $\langle a, g\rangle^2$. No label is drawn; it is one backward pass all the
-# same.
+# Factor the core Fisher information, $\mathcal I(h) = L L^\top$, and let $a = L^\top u$,
+# so that $\mathcal I = \lVert a\rVert^2$. Draw a vector $g$ with uncorrelated entries of
+# mean zero and variance one, and take $\langle a, g\rangle^2$. No label is drawn; it is
+# one backward pass all the same.
 #
 # **Theorem (probes).** Both are unbiased, with variances
 #
@@ -147,14 +156,16 @@ sp.factor(v1), sp.simplify(v1 - k3**2 / i1)
 # $$
 
 # %% [markdown]
-# Nothing new has to be derived. $\langle a, g\rangle$ is the score of a law that is built in
-# already: a Gaussian with $\sigma = 1$ and direction $a$; and a sign is $2y - 1$ with $y$ a
-# Bernoulli label at $h = 0$, so that the direction is $2a$.
+# Nothing new has to be derived. $\langle a, g\rangle$ is the score of a law that is built
+# in already: a Gaussian with $\sigma = 1$ and direction $a$; and a sign is $2y - 1$ with
+# $y$ a Bernoulli label at $h = 0$, so that the direction is $2a$.
 
 # %%
 a = sp.IndexedBase("a", real=True)
 gaussian, bernoulli = fimsym.derive("gaussian"), fimsym.derive("bernoulli")
-noise = gaussian.explicit("variance_score_squared", 3).subs(sp.Symbol("sigma", positive=True), 1)
+noise = gaussian.explicit("variance_score_squared", 3).subs(
+    sp.Symbol("sigma", positive=True), 1
+)
 noise = noise.subs({u[n]: a[n] for n in (1, 2, 3)})
 signs = bernoulli.explicit("variance_score_squared", 3)
 signs = signs.subs({h[n]: 0 for n in (1, 2, 3)}).subs({u[n]: 2 * a[n] for n in (1, 2, 3)})
@@ -165,8 +176,8 @@ assert sp.simplify(signs - 2 * (squares**2 - fourth_powers)) == 0
 sp.factor(sp.simplify(signs))
 
 # %% [markdown]
-# For a classifier $L = \operatorname{diag}(\sqrt p) - p\sqrt p^\top$ needs no decomposition:
-# $a_i = \sqrt{p_i}\,\tilde u_i$, and $L r$ costs $C$ operations.
+# For a classifier $L = \operatorname{diag}(\sqrt p) - p\sqrt p^\top$ needs no
+# decomposition: $a_i = \sqrt{p_i}\,\tilde u_i$, and $L r$ costs $C$ operations.
 
 # %%
 p = sp.Matrix(sp.symbols("p1:3", positive=True))
@@ -182,20 +193,22 @@ known[sp.Symbol("A_4", real=True)] = excess
 # %% [markdown]
 # ## The sign of $\kappa_{40}$
 #
-# $V_1 = \kappa_{40} + 2\mathcal I^2$, and a Gaussian probe has $2\mathcal I^2$. So *labels beat
-# noise exactly where the score's excess kurtosis is negative*: where the model is undecided. For a
-# yes-or-no label that is a window around one half:
+# $V_1 = \kappa_{40} + 2\mathcal I^2$, and a Gaussian probe has $2\mathcal I^2$. So
+# *labels beat noise exactly where the score's excess kurtosis is negative*: where the
+# model is undecided. For a yes-or-no label that is a window around one half:
 
 # %%
 yes = {h[1]: sp.log(odds / (1 - odds)), u[1]: 1}
-kurtosis = sp.factor(sp.simplify(bernoulli.explicit(bernoulli.cumulants[4, 0], 1).subs(yes)))
+kurtosis = sp.factor(
+    sp.simplify(bernoulli.explicit(bernoulli.cumulants[4, 0], 1).subs(yes))
+)
 edges = [x for x in sp.solve(kurtosis, odds) if x not in (0, 1)]
 assert {sp.simplify(x * (1 - x)) for x in edges} == {sp.Rational(1, 6)}
 kurtosis, [sp.N(x, 4) for x in edges]
 
 # %% [markdown]
-# A confident classifier is far outside: at $p = 0.999$ the squared score has 500 times the variance
-# of a probe.
+# A confident classifier is far outside: at $p = 0.999$ the squared score has 500 times
+# the variance of a probe.
 
 # %%
 sure = {odds: sp.Rational(999, 1000)}
@@ -206,8 +219,8 @@ sp.N(squared_score / (2 * information**2), 4)
 # %% [markdown]
 # ## All of them
 #
-# One table, in the symbols that `derive` gives a value to. `exact` sums over all labels, or takes
-# one backward pass for each output.
+# One table, in the symbols that `derive` gives a value to. `exact` sums over all labels,
+# or takes one backward pass for each output.
 
 # %%
 variances = {
@@ -224,19 +237,23 @@ variances
 # %% [markdown]
 # ## In numbers
 #
-# Five classes. Labels are listed, signs are listed, and the Gaussian probe's mean is taken by a
-# Gauss–Hermite rule that is exact for a polynomial of degree four. What is drawn is then known with
-# its probability.
+# Five classes. Labels are listed, signs are listed, and the Gaussian probe's mean is
+# taken by a Gauss–Hermite rule that is exact for a polynomial of degree four. What is
+# drawn is then known with its probability.
 
 # %%
 torch.manual_seed(0)
 logits = 1.5 * torch.randn(5, dtype=torch.float64)
 at = Derivatives(logits, *torch.randn(2, 5, 1, dtype=torch.float64))
 law, chance = Law(spec, {}), logits.softmax(-1)
-one, two = (x.squeeze(-1) for x in estimators(law, at, law.support(logits).labels.unsqueeze(1)))
+one, two = (
+    x.squeeze(-1) for x in estimators(law, at, law.support(logits).labels.unsqueeze(1))
+)
 slope = at.u[:, 0] - chance @ at.u[:, 0]  # the score of each label
 amplitude = chance.sqrt() * slope  # a = Lᵀu
-all_signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=5)), dtype=torch.float64)
+all_signs = torch.tensor(
+    list(itertools.product((-1.0, 1.0), repeat=5)), dtype=torch.float64
+)
 nodes, weights = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(3))
 grid = torch.cartesian_prod(*[nodes] * 5)
 weight = torch.cartesian_prod(*[weights] * 5).prod(-1) / (2 * np.pi) ** 2.5
@@ -261,8 +278,13 @@ draws = {
     "negative_hessian": (two, chance),
     "mixed": (share * one + (1 - share) * two, chance),
     "gaussian_probe": ((grid @ amplitude) ** 2, weight),
-    "rademacher_probe": ((all_signs @ amplitude) ** 2, torch.full((32,), 1 / 32).double()),
+    "rademacher_probe": (
+        (all_signs @ amplitude) ** 2,
+        torch.full((32,), 1 / 32).double(),
+    ),
 }
+
+# %%
 for name, (values, odds_of_draw) in draws.items():
     mean = odds_of_draw @ values
     variance = float(odds_of_draw @ (values - mean) ** 2)
@@ -271,8 +293,9 @@ for name, (values, odds_of_draw) in draws.items():
     print(f"{name:18} variance / I² = {variance / float(numbers[fisher]) ** 2:8.4f}")
 
 # %% [markdown]
-# The coefficients $\alpha^*$ and $c^*$ come from the closed form, or from a pilot; never from the
-# very draws that they correct, which would bias the result. A run with fixed seed, 20,000 labels:
+# The coefficients $\alpha^*$ and $c^*$ come from the closed form, or from a pilot; never
+# from the very draws that they correct, which would bias the result. A run with fixed
+# seed, 20,000 labels:
 
 # %%
 rng = np.random.default_rng(0)
@@ -286,15 +309,17 @@ for name in ("score_squared", "score_squared_cv", "negative_hessian", "mixed"):
 # %% [markdown]
 # ## The picture
 #
-# Ten classes, fixed directions $u$ and $v$, and a model that grows more confident to the right.
-# Probes do not care; estimates from labels become hopeless, as the information hides in rare
-# classes. Where the model is undecided a label is worth more than noise, and the mix is below both
-# of its parts everywhere.
+# Ten classes, fixed directions $u$ and $v$, and a model that grows more confident to the
+# right. Probes do not care; estimates from labels become hopeless, as the information
+# hides in rare classes. Where the model is undecided a label is worth more than noise,
+# and the mix is below both of its parts everywhere.
 
 # %%
 torch.manual_seed(5)
 confidence = torch.linspace(0.1, 0.995, 120, dtype=torch.float64)
-heads = torch.cat([confidence[:, None], ((1 - confidence) / 9)[:, None].expand(-1, 9)], -1)
+heads = torch.cat(
+    [confidence[:, None], ((1 - confidence) / 9)[:, None].expand(-1, 9)], -1
+)
 way, bend = torch.randn(10, 1).double(), 0.7 * torch.randn(10, 1).double()
 expanded = [x.expand(120, 10, 1) for x in (way, bend)]
 found = fimsym.evaluator(spec).moments(heads.log(), *expanded)
@@ -302,6 +327,8 @@ deviation = way[:, 0] - heads @ way
 columns = [found.fisher, found.third, found.variance_score_squared]
 columns += [found.variance_negative_hessian, found.covariance]
 columns = [x[:, 0].numpy() for x in columns] + [(heads**2 * deviation**4).sum(-1).numpy()]
+
+# %%
 curves = {
     name: sp.lambdify(list(known), formula / fisher**2)(*columns)
     for name, formula in variances.items()
@@ -315,19 +342,23 @@ styles = ("-", "--", "-", "--", "-.", ":")
 for (name, curve), color, style in zip(curves.items(), COLORS, styles, strict=True):
     curve = np.broadcast_to(curve, confidence.shape)
     axes.plot(confidence, curve, style, color=color, label=name.replace("_", " "))
-axes.set(yscale="log", xlabel="probability of the likeliest class", ylabel="variance / $I^2$")
+axes.set(
+    yscale="log", xlabel="probability of the likeliest class", ylabel="variance / $I^2$"
+)
 figure.legend(loc="outside right center")
 
 # %%
-assert (curves["mixed"] <= np.minimum(curves["score_squared"], curves["negative_hessian"])).all()
+assert (
+    curves["mixed"] <= np.minimum(curves["score_squared"], curves["negative_hessian"])
+).all()
 assert (curves["score_squared_cv"] <= curves["score_squared"]).all()
 assert (curves["rademacher_probe"] <= curves["gaussian_probe"]).all()
 
 # %% [markdown]
 # ## The code that is generated
 #
-# Every variance above is a combination of five expressions and of $\sum a^4$. The five are those
-# behind the torch module.
+# Every variance above is a combination of five expressions and of $\sum a^4$. The five
+# are those behind the torch module.
 
 # %%
 of_module = {

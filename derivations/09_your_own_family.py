@@ -13,10 +13,10 @@
 # %% [markdown]
 # # A family of your own: from a log-partition to validated code
 #
-# Suppose the targets are speeds: of molecules, or lengths of errors in three dimensions. Their law
-# is Maxwell's, and it is not built in. This chapter writes down its log-partition, and gets the
-# rest: proven formulas, a torch module, a Monte Carlo verdict, and a network's Fisher diagonal.
-# Then it makes mistakes on purpose.
+# Suppose the targets are speeds: of molecules, or lengths of errors in three dimensions.
+# Their law is Maxwell's, and it is not built in. This chapter writes down its
+# log-partition, and gets the rest: proven formulas, a torch module, a Monte Carlo
+# verdict, and a network's Fisher diagonal. Then it makes mistakes on purpose.
 
 # %%
 import dataclasses
@@ -32,15 +32,15 @@ import fimsym
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import h, index, total, u
 from fimsym.families import Theorem
-from fimsym.report.plots import COLORS, STYLE
+from fimsym.report import plots
 from fimsym.validation import law, montecarlo, output
 
 # %% [markdown]
 # ## On paper
 #
-# Three independent velocities $\sim N(0, a^2)$ have the speed $y = \sqrt{x_1^2 + x_2^2 + x_3^2}$,
-# with density proportional to $y^2 e^{-y^2/2a^2}$. As an exponential family: $\pi(y) = y^2$,
-# $t(y) = y^2$, $h = -1/2a^2 < 0$, and
+# Three independent velocities $\sim N(0, a^2)$ have the speed
+# $y = \sqrt{x_1^2 + x_2^2 + x_3^2}$, with density proportional to $y^2 e^{-y^2/2a^2}$. As
+# an exponential family: $\pi(y) = y^2$, $t(y) = y^2$, $h = -1/2a^2 < 0$, and
 #
 # $$
 # F(h) = \log \int_0^\infty y^2 e^{h y^2}\, dy
@@ -57,8 +57,9 @@ partition
 # %% [markdown]
 # ## In a file
 #
-# That is all there is to write. The last lines say what a network will put out: the logarithm of
-# the scale $a$. Formulas are read by a parser of their own; nothing in the file is executed.
+# That is all there is to write. The last lines say what a network will put out: the
+# logarithm of the scale $a$. Formulas are read by a parser of their own; nothing in the
+# file is executed.
 
 # %%
 text = """
@@ -80,17 +81,18 @@ natural = ["-exp(-2 * log_scale) / 2"]
 path = Path(tempfile.mkdtemp()) / "maxwell.toml"
 path.write_text(text)
 spec = fimsym.load_family(path)
-spec
+spec.title, spec.log_partition
 
 # %% [markdown]
-# On the command line the same file goes to `fimsym derive maxwell.toml`, `generate`, `validate` and
-# `analyze`.
+# On the command line the same file goes to `fimsym derive maxwell.toml`, `generate`,
+# `validate` and `analyze`.
 
 # %% [markdown]
 # ## Derived and proven
 #
-# Before anything is derived, $F$ is checked at points of the domain: finite, convex, the cumulants
-# those of some law, and equal to the logarithm of the density's integral to 15 digits.
+# Before anything is derived, $F$ is checked at points of the domain: finite, convex, the
+# cumulants those of some law, and equal to the logarithm of the density's integral to 15
+# digits.
 
 # %%
 derivation = fimsym.derive(spec)
@@ -101,8 +103,8 @@ methods = [proof.method for proof in derivation.proofs]
 {method: methods.count(method) for method in dict.fromkeys(methods)}
 
 # %% [markdown]
-# **Theorem.** For one speed $V_1 = 6\,\mathcal I^2$, whatever the network; for $m$ independent
-# ones, with $\mathcal I_i = \tfrac32 u_i^2/h_i^2$,
+# **Theorem.** For one speed $V_1 = 6\,\mathcal I^2$, whatever the network; for $m$
+# independent ones, with $\mathcal I_i = \tfrac32 u_i^2/h_i^2$,
 #
 # $$
 # V_1 = 2\,\mathcal I^2 + 4 \sum_i \mathcal I_i^2 .
@@ -120,8 +122,8 @@ assert sp.simplify(derivation.explicit(theorem - 6 * fisher**2, 1)) == 0
 theorem
 
 # %% [markdown]
-# A theorem can be part of the specification; it is then proven with every derivation, and code is
-# not generated if it is wrong:
+# A theorem can be part of the specification; it is then proven with every derivation, and
+# code is not generated if it is wrong:
 
 # %%
 stated = Theorem("variance_score_squared", "27 / 2 * u1**4 / h1**4", outputs=1)
@@ -140,9 +142,9 @@ print(inspect.getdoc(module.variance_score_squared))
 # %% [markdown]
 # ## In numbers
 #
-# Two speeds, two parameters. Labels on a fine grid, weighted by the density of the specification,
-# and $\hat{\mathcal I}_1$, $\hat{\mathcal I}_2$ of each by automatic differentiation: $F$ does not
-# enter.
+# Two speeds, two parameters. Labels on a fine grid, weighted by the density of the
+# specification, and $\hat{\mathcal I}_1$, $\hat{\mathcal I}_2$ of each by automatic
+# differentiation: $F$ does not enter.
 
 # %%
 natural = torch.tensor([-0.5, -0.2], dtype=torch.float64)
@@ -164,8 +166,9 @@ torch.testing.assert_close(weight @ about[1] ** 2, moments.variance_negative_hes
 torch.testing.assert_close(weight @ (about[0] * about[1]), moments.covariance)
 
 # %% [markdown]
-# And Monte Carlo, with labels drawn from the density: `validate` compares every closed form at
-# random points and gives a verdict that a right formula fails once in a million runs.
+# And Monte Carlo, with labels drawn from the density: `validate` compares every closed
+# form at random points and gives a verdict that a right formula fails once in a million
+# runs.
 
 # %%
 verdict = fimsym.validate(spec, output_samples=40_000, progress=False)
@@ -175,13 +178,15 @@ verdict
 # %% [markdown]
 # ## A network
 #
-# The network puts out $\log a$; the link turns it into $h$. One label holds the information 6 about
-# $\log a$, whatever $a$ is: the bias of the last layer says so for every input, and
-# $V_1 = 6 \cdot 36 = 216$.
+# The network puts out $\log a$; the link turns it into $h$. One label holds the
+# information 6 about $\log a$, whatever $a$ is: the bias of the last layer says so for
+# every input, and $V_1 = 6 \cdot 36 = 216$.
 
 # %%
 torch.manual_seed(0)
-network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+network = torch.nn.Sequential(
+    torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+)
 data = torch.randn(64, 4)
 analysis = fimsym.analyze(network, data, family=spec, link="log_scale", progress=False)
 torch.testing.assert_close(analysis.fisher["2.bias"], torch.tensor([6.0]).double())
@@ -202,7 +207,9 @@ mistakes = {
     "sign": {"log_partition": "3 / 2 * log(-h)"},
     "no domain": {"domain": ()},
     "wrong density": {"density": fimsym.Density(base_measure="y", support="positive")},
-    "wrong theorem": {"theorems": (dataclasses.replace(stated, formula="13 * u1**4 / h1**4"),)},
+    "wrong theorem": {
+        "theorems": (dataclasses.replace(stated, formula="13 * u1**4 / h1**4"),)
+    },
 }
 
 
@@ -211,15 +218,16 @@ for mistake, change in mistakes.items():
     try:
         fimsym.derive(dataclasses.replace(spec, **change))
     except fimsym.FimsymError as refusal:
-        print(f"{mistake}:\n    {refusal}")
+        print(f"{mistake}:", *str(refusal).split(": ", 1), sep="\n    ")
     else:
         raise AssertionError(f"not refused: {mistake}")
 
 # %% [markdown]
 # ## The picture
 #
-# Left: labels drawn from the specification at $a = 1$, against Maxwell's density. Right: closed
-# forms against Monte Carlo at random points, bars two standard errors, the line equality.
+# Left: labels drawn from the specification at $a = 1$, against Maxwell's density. Right:
+# closed forms against Monte Carlo at random points, bars two standard errors, the line
+# equality.
 
 # %%
 torch.manual_seed(0)
@@ -228,19 +236,26 @@ density = (2 / torch.pi) ** 0.5 * speeds**2 * torch.exp(-(speeds**2) / 2)
 measured = output.measure(spec, 20_000, seed=0)
 both_sides = {
     "I": (measured.closed["fisher"], measured.estimates["fisher_score_squared"]),
-    "V₁": [side["variance_score_squared"] for side in (measured.closed, measured.estimates)],
-    "V₂": [side["variance_negative_hessian"] for side in (measured.closed, measured.estimates)],
+    "V₁": [
+        side["variance_score_squared"] for side in (measured.closed, measured.estimates)
+    ],
+    "V₂": [
+        side["variance_negative_hessian"]
+        for side in (measured.closed, measured.estimates)
+    ],
 }
 
 # %%
-plt.style.use(STYLE)
+plt.style.use(plots.STYLE)
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.3), layout="constrained")
-left.hist(drawn.flatten().numpy(), bins=25, density=True, color=COLORS[5], label="drawn")
-left.plot(speeds[:150], density[:150], color=COLORS[1], label="Maxwell's density")
+left.hist(
+    drawn.flatten().numpy(), bins=25, density=True, color=plots.COLORS[5], label="drawn"
+)
+left.plot(speeds[:150], density[:150], color=plots.COLORS[1], label="Maxwell's density")
 left.set(xlabel="speed y", ylabel="density", xlim=(0, 5))
 for (name, (closed, estimate)), marker in zip(both_sides.items(), "os^", strict=True):
-    bar = {"yerr": 2 * estimate.standard_error, "fmt": marker, "markersize": 3, "linewidth": 0.8}
-    right.errorbar(closed, estimate.mean, **bar, label=name)
+    error = 2 * estimate.standard_error
+    right.errorbar(closed, estimate.mean, error, fmt=marker, markersize=3, label=name)
 right.axline((1, 1), slope=1, color="black", linewidth=0.8)
 right.set(xscale="log", yscale="log", xlabel="closed form", ylabel="Monte Carlo")
 for axes in (left, right):
@@ -249,7 +264,8 @@ for axes in (left, right):
 # %% [markdown]
 # ## The code that is generated
 #
-# The theorem is the expression behind your module, and the module is what this derivation prints.
+# The theorem is the expression behind your module, and the module is what this derivation
+# prints.
 
 # %%
 derivation.prove(inlined(derivation.program, "fisher"), fisher, "I")

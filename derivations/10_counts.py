@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Counts: Bernoulli, binomial, multinomial, Poisson, geometric, negative binomial
 #
-# Chapters 2 and 3 gave the Gaussian and the categorical room. The other families follow the same
-# path; each gets a section here and in the next chapters: its law, its closed form, proven for any
-# number of targets, and what the closed form says about estimates.
+# Chapters 2 and 3 gave the Gaussian and the categorical room. The other families follow
+# the same path; each gets a section here and in the next chapters: its law, its closed
+# form, proven for any number of targets, and what the closed form says about estimates.
 
 # %%
 import inspect
@@ -47,8 +47,8 @@ from fimsym.validation.validate import judge
 # \operatorname{Cov} = -\sum_i \kappa_{3,i}\, u_i^2 v_i .
 # $$
 #
-# For a single target $V_1/\mathcal I^2 = 2 + \kappa_4/\kappa_2^2$: two, plus the excess kurtosis of
-# the label.
+# For a single target $V_1/\mathcal I^2 = 2 + \kappa_4/\kappa_2^2$: two, plus the excess
+# kurtosis of the label.
 
 
 # %%
@@ -65,8 +65,9 @@ def statement(spec, second, third, fourth):
 
 
 # %% [markdown]
-# `theorem_of` proves it for a family: against the lines that code is generated from, put together.
-# A wrong cumulant in any section below ends in an error that shows the difference.
+# `theorem_of` proves it for a family: against the lines that code is generated from, put
+# together. A wrong cumulant in any section below ends in an error that shows the
+# difference.
 
 
 # %%
@@ -93,9 +94,9 @@ relative = {}  # V₁/I² of a single target, by name
 # %% [markdown]
 # ## Bernoulli
 #
-# Yes-or-no targets, one logit each: $F = \log(1 + e^h)$, $p = \sigma(h)$, $q = 1 - p$. The
-# cumulants are $pq$, $pq(q-p)$ and $pq(1-6pq)$, so that one target has $V_1 = pq(p-q)^2u^4$, zero
-# at one half.
+# Yes-or-no targets, one logit each: $F = \log(1 + e^h)$, $p = \sigma(h)$, $q = 1 - p$.
+# The cumulants are $pq$, $pq(q-p)$ and $pq(1-6pq)$, so that one target has
+# $V_1 = pq(p-q)^2u^4$, zero at one half.
 
 # %%
 p, q = 1 / (1 + sp.exp(-x)), 1 / (1 + sp.exp(x))
@@ -108,13 +109,16 @@ bernoulli
 # %% [markdown]
 # ## Binomial
 #
-# $n$ answers at the same logit: every cumulant is $n$ times a Bernoulli's. The squared score of a
-# sum is not the sum of squared scores: $V_1/\mathcal I^2 = 2 + (1 - 6pq)/(n\,pq)$, which tends to
-# the Gaussian's 2 as $n$ grows, from above or from below.
+# $n$ answers at the same logit: every cumulant is $n$ times a Bernoulli's. The squared
+# score of a sum is not the sum of squared scores:
+# $V_1/\mathcal I^2 = 2 + (1 - 6pq)/(n\,pq)$, which tends to the Gaussian's 2 as $n$
+# grows, from above or from below.
 
 # %%
 n = constants(fimsym.family("binomial"))["n"]
-binomial = theorem_of("binomial", n * p * q, n * p * q * (q - p), n * p * q * (1 - 6 * p * q))
+binomial = theorem_of(
+    "binomial", n * p * q, n * p * q * (q - p), n * p * q * (1 - 6 * p * q)
+)
 chance = sp.Symbol("p", positive=True)
 spread = chance * (1 - chance)
 relative["Bernoulli"] = (chance, 2 + (1 - 6 * spread) / spread)
@@ -124,9 +128,9 @@ assert sp.limit(2 + (1 - 6 * spread) / (n * spread), n, sp.oo) == 2
 # %% [markdown]
 # ## Multinomial
 #
-# $n$ draws over $C$ classes, $F = n \log \sum_i e^{h_i}$. The score is a sum of $n$ scores of a
-# categorical with $\mathcal I_1$ and $V_1$ of chapter 3; its fourth cumulant is $n$ times theirs,
-# which gives
+# $n$ draws over $C$ classes, $F = n \log \sum_i e^{h_i}$. The score is a sum of $n$
+# scores of a categorical with $\mathcal I_1$ and $V_1$ of chapter 3; its fourth cumulant
+# is $n$ times theirs, which gives
 #
 # $$
 # \mathcal I = n\,\mathcal I_1, \qquad V = n V_1 + 2n(n-1)\,\mathcal I_1^2 .
@@ -162,8 +166,8 @@ poisson
 # %% [markdown]
 # ## Geometric and negative binomial
 #
-# Failures before the $r$-th success, $q = e^h$ the probability of a failure: $F = -r \log(1 - q)$,
-# and
+# Failures before the $r$-th success, $q = e^h$ the probability of a failure:
+# $F = -r \log(1 - q)$, and
 #
 # $$
 # \kappa_2 = \frac{r q}{(1-q)^2}, \quad \kappa_3 = \frac{r q (1 + q)}{(1-q)^3}, \quad
@@ -184,8 +188,9 @@ geometric = theorem_of("geometric", *(value.subs(r, 1) for value in cumulants))
 geometric
 
 # %% [markdown]
-# In the mean $\mu = rq/(1-q)$ the ratio is $2 + 6/r + 1/(\mu(1 + \mu/r))$: over-dispersion adds
-# $6/r$ that no size of the mean takes away, and for large $r$ the law is a Poisson law.
+# In the mean $\mu = rq/(1-q)$ the ratio is $2 + 6/r + 1/(\mu(1 + \mu/r))$:
+# over-dispersion adds $6/r$ that no size of the mean takes away, and for large $r$ the
+# law is a Poisson law.
 
 # %%
 lost = mean / (mean + r)  # q in terms of the mean
@@ -199,8 +204,8 @@ relative["negative binomial, r = 5"] = (mean, ratio.subs(r, 5))
 # %% [markdown]
 # ## In numbers
 #
-# All six laws have countably many labels. List them, differentiate $\log p$ of each by torch, and
-# sum; the tails left out are below $10^{-17}$.
+# All six laws have countably many labels. List them, differentiate $\log p$ of each by
+# torch, and sum; the tails left out are below $10^{-17}$.
 
 # %%
 points = {
@@ -221,7 +226,9 @@ def listed(name, natural, fixed):
     labels = model.support(natural).labels
     weight = model.log_prob(natural, labels).exp()
     found = fimsym.evaluator(name).moments(natural, at.u, at.v, **fixed)
-    one, two = (z - found.fisher for z in montecarlo.estimators(model, at, labels.unsqueeze(1)))
+    one, two = (
+        z - found.fisher for z in montecarlo.estimators(model, at, labels.unsqueeze(1))
+    )
     torch.testing.assert_close(weight @ one, torch.zeros(3).double(), atol=1e-9, rtol=0)
     torch.testing.assert_close(weight @ one**2, found.variance_score_squared)
     torch.testing.assert_close(weight @ two**2, found.variance_negative_hessian)
@@ -234,11 +241,13 @@ for name, (natural, fixed) in points.items():
     listed(name, torch.tensor(natural, dtype=torch.float64), fixed)
 
 # %% [markdown]
-# And by Monte Carlo at random points, 20,000 labels each, with the tests that `fimsym validate`
-# uses:
+# And by Monte Carlo at random points, 20,000 labels each, with the tests that
+# `fimsym validate` uses:
 
 # %%
-reports, tests = judge([output.measure(fimsym.family(name), 20_000, seed=0) for name in points])
+reports, tests = judge(
+    [output.measure(fimsym.family(name), 20_000, seed=0) for name in points]
+)
 for report in reports:
     assert report.agrees
     worst = max(row.largest_z for row in report.agreement.comparisons)
@@ -247,30 +256,31 @@ for report in reports:
 # %% [markdown]
 # ## The picture
 #
-# $V_1/\mathcal I^2$ of a single target, which is the number of labels for a relative error of 100%,
-# against its mean. All laws of counts are expensive where events are rare, like $1/\mu$; a
-# binomial's is so at both ends. Where counts are large they differ: the over-dispersed never come
-# down to the Gaussian's 2.
+# $V_1/\mathcal I^2$ of a single target, which is the number of labels for a relative
+# error of 100%, against its mean. All laws of counts are expensive where events are rare,
+# like $1/\mu$; a binomial's is so at both ends. Where counts are large they differ: the
+# over-dispersed never come down to the Gaussian's 2.
 
 # %%
 plt.style.use(STYLE)
 figure, axes = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
 looks = itertools.cycle(zip(COLORS, ("-", "--", "-.", (0, (5, 1)), ":"), strict=False))
-for (name, (average, value)), (color, style) in zip(relative.items(), looks, strict=False):
-    bounded = chance in value.free_symbols
-    inner = np.linspace(0.005, 0.995, 400) if bounded else np.logspace(-2, 2, 300)
-    (symbol,) = value.free_symbols
-    means = sp.lambdify(symbol, average)(inner)
-    axes.plot(means, sp.lambdify(symbol, value)(inner), linestyle=style, color=color, label=name)
+for (name, formulas), (color, style) in zip(relative.items(), looks, strict=False):
+    (symbol,) = formulas[1].free_symbols
+    grid = np.linspace(0.005, 0.995, 400) if symbol == chance else np.logspace(-2, 2, 300)
+    average, value = sp.lambdify(symbol, formulas)(grid)
+    axes.plot(average, value, linestyle=style, color=color, label=name)
 axes.axhline(2, color="black", linewidth=0.8, label="Gaussian")
-axes.set(xscale="log", yscale="log", ylim=(0.1, 200), xlabel="mean of y", ylabel="$V_1/I^2$")
+axes.set(
+    xscale="log", yscale="log", xlabel="mean of y", ylabel="$V_1/I^2$", ylim=(0.1, 200)
+)
 figure.legend(loc="outside right upper")
 
 # %% [markdown]
 # ## The code that is generated
 #
-# Every claim of this chapter, once more, against the programs of the modules; and what is imported
-# is what the derivations print.
+# Every claim of this chapter, once more, against the programs of the modules; and what is
+# imported is what the derivations print.
 
 # %%
 for name, claim in claims.items():

@@ -11,11 +11,12 @@
 # ---
 
 # %% [markdown]
-# # Durations and variances: exponential, gamma, inverse Gaussian, Gaussian mean and variance
+# # Durations and variances: exponential, gamma, inverse Gaussian, unknown variance
 #
-# Laws on the line with a scale of their own. Most have two natural parameters, and a network seldom
-# puts those out: it puts out a log-mean, a log-scale, a log-variance. This chapter proves the
-# closed forms and then reads them in the outputs that networks have, through the links.
+# Laws on the line with a scale of their own. Most have two natural parameters, and a
+# network seldom puts those out: it puts out a log-mean, a log-scale, a log-variance. This
+# chapter proves the closed forms and then reads them in the outputs that networks have,
+# through the links.
 
 # %%
 import inspect
@@ -39,8 +40,9 @@ from fimsym.validation.validate import judge
 #
 # Waiting times with rate $-h$: $F = -\log(-h)$, so that $\kappa_n = (n-1)!/(-h)^n$.
 #
-# **Theorem.** $\mathcal I = \sum_i u_i^2/h_i^2$ and $V_1 = 2\,\mathcal I^2 + 6 \sum_i u_i^4/h_i^4$.
-# For one target $V_1 = 8\,\mathcal I^2$: four times a Gaussian's, for every rate.
+# **Theorem.** $\mathcal I = \sum_i u_i^2/h_i^2$ and
+# $V_1 = 2\,\mathcal I^2 + 6 \sum_i u_i^4/h_i^4$. For one target $V_1 = 8\,\mathcal I^2$:
+# four times a Gaussian's, for every rate.
 
 
 # %%
@@ -67,8 +69,8 @@ exponential
 #
 # Now $u$ has two parts at every target, $u_1 = \partial h_1/\partial\theta$ and
 # $u_2 = \partial h_2/\partial\theta$. For independent targets, as for one parameter,
-# $V_1 = 2\,\mathcal I^2 + \sum_i \kappa_{40,i}$. `claim` proves that form for given $\mathcal I_i$
-# and $\kappa_{40,i}$, against the lines that code is generated from.
+# $V_1 = 2\,\mathcal I^2 + \sum_i \kappa_{40,i}$. `claim` proves that form for given
+# $\mathcal I_i$ and $\kappa_{40,i}$, against the lines that code is generated from.
 
 
 # %%
@@ -100,19 +102,21 @@ def along(derivation, link, name):
     spec = derivation.family
     outputs = {o: sp.Symbol(o, real=True) for o in spec.link(link).outputs}
     path = [read(spec, formula, outputs) for formula in spec.link(link).natural]
-    point = {base[1]: value for base, value in zip(naturals(spec), path, strict=True)}
     slopes = [sp.diff(exact(value), outputs[name]) for value in path]
-    point |= {base[1]: slope for base, slope in zip(directions(spec, u), slopes, strict=True)}
-    quantities = ("fisher", "variance_score_squared")
-    found = [exact(exact(derivation.explicit(q, len(path))).xreplace(point)) for q in quantities]
-    return sp.simplify(found[0]), sp.simplify(found[1] / found[0] ** 2)
+    symbols = [base[1] for base in (*naturals(spec), *directions(spec, u))]
+    point = dict(zip(symbols, (*path, *slopes), strict=True))
+    found = [derivation.fisher, derivation.variance_score_squared]
+    found = [exact(derivation.explicit(value, len(path))) for value in found]
+    information, variance = (exact(value.xreplace(point)) for value in found)
+    return sp.simplify(information), sp.simplify(variance / information**2)
 
 
 # %% [markdown]
 # ## Gaussian, mean and variance
 #
-# Heteroscedastic regression. With $c = u_1 + 2\mu u_2$ the score is a linear plus a quadratic form
-# of a standard normal, $s = c\,(y-\mu) + u_2 \bigl((y-\mu)^2 - \sigma^2\bigr)$.
+# Heteroscedastic regression. With $c = u_1 + 2\mu u_2$ the score is a linear plus a
+# quadratic form of a standard normal,
+# $s = c\,(y-\mu) + u_2 \bigl((y-\mu)^2 - \sigma^2\bigr)$.
 #
 # **Theorem.** $\mathcal I = \sum_i \bigl( c^2\sigma^2 + 2 u_2^2\sigma^4 \bigr)_i$ and
 # $\kappa_{40} = \sum_i \bigl( 48\, c^2 u_2^2 \sigma^6 + 48\, u_2^4 \sigma^8 \bigr)_i$.
@@ -128,12 +132,15 @@ gaussian = claim(
 )
 
 # %% [markdown]
-# In a network that puts out $\mu$ and $\log\sigma^2$: the mean has $V_1 = 2\mathcal I^2$ as ever,
-# but about the log-variance, where $\mathcal I = \frac12$ for every input, the squared score has a
-# relative variance of *fourteen*. A 10% standard error takes 1,400 labels.
+# In a network that puts out $\mu$ and $\log\sigma^2$: the mean has $V_1 = 2\mathcal I^2$
+# as ever, but about the log-variance, where $\mathcal I = \frac12$ for every input, the
+# squared score has a relative variance of *fourteen*. A 10% standard error takes 1,400
+# labels.
 
 # %%
-seen = {name: along(gaussian, "mean_log_variance", name) for name in ("mean", "log_variance")}
+seen = {
+    name: along(gaussian, "mean_log_variance", name) for name in ("mean", "log_variance")
+}
 assert seen["mean"][1] == 2
 assert seen["log_variance"] == (sp.Rational(1, 2), 14)
 seen
@@ -141,16 +148,16 @@ seen
 # %% [markdown]
 # ## A Gaussian vector
 #
-# The same in $D$ dimensions, $D$ a symbol. The direction is a vector $a$ and a symmetric matrix
-# $B$; traces of words in $B$ and $\Lambda^{-1}$ take the place of powers.
+# The same in $D$ dimensions, $D$ a symbol. The direction is a vector $a$ and a symmetric
+# matrix $B$; traces of words in $B$ and $\Lambda^{-1}$ take the place of powers.
 
 # %%
 vector = fimsym.derive("multivariate_gaussian")
 vector
 
 # %% [markdown]
-# **Theorem.** Where only the mean moves ($B = 0$), $V_1 = 2\,\mathcal I^2$. Where only the
-# covariance moves, with $X = \Lambda^{-1/2} B \Lambda^{-1/2}$,
+# **Theorem.** Where only the mean moves ($B = 0$), $V_1 = 2\,\mathcal I^2$. Where only
+# the covariance moves, with $X = \Lambda^{-1/2} B \Lambda^{-1/2}$,
 #
 # $$
 # \mathcal I = 2 \operatorname{tr} X^2, \qquad
@@ -162,9 +169,11 @@ vector
 
 # %%
 def without(expression, *letters):
-    """Return an expression with every form and trace that holds one of the letters at zero."""
+    """Return an expression with all forms and traces of these letters at zero."""
     return expression.replace(
-        lambda node: isinstance(node, Form | Trace) and bool(set(letters) & set(names(node))),
+        lambda node: (
+            isinstance(node, Form | Trace) and bool(set(letters) & set(names(node)))
+        ),
         lambda node: sp.Integer(0),
     )
 
@@ -193,8 +202,12 @@ theorem
 # $F = \ln\Gamma(\alpha) - \alpha \ln \beta$. Polygammas enter with the shape only:
 #
 # $$
-# \mathcal I_i = \psi_1 u_1^2 + \frac{2 u_1 u_2}{\beta} + \frac{\alpha u_2^2}{\beta^2}, \qquad
-# \kappa_{40,i} = \psi_3 u_1^4 + \frac{8 u_1 u_2^3}{\beta^3} + \frac{6\alpha u_2^4}{\beta^4} .
+# \begin{aligned}
+# \mathcal I_i &= \psi_1 u_1^2 + \frac{2 u_1 u_2}{\beta} +
+# \frac{\alpha u_2^2}{\beta^2}, \\
+# \kappa_{40,i} &= \psi_3 u_1^4 + \frac{8 u_1 u_2^3}{\beta^3} +
+# \frac{6\alpha u_2^4}{\beta^4} .
+# \end{aligned}
 # $$
 
 # %%
@@ -203,7 +216,9 @@ shape, rate = h1 + 1, -h2
 gamma = claim(
     "gamma",
     sp.polygamma(1, shape) * u1**2 + 2 * u1 * u2 / rate + shape * u2**2 / rate**2,
-    sp.polygamma(3, shape) * u1**4 + 8 * u1 * u2**3 / rate**3 + 6 * shape * u2**4 / rate**4,
+    sp.polygamma(3, shape) * u1**4
+    + 8 * u1 * u2**3 / rate**3
+    + 6 * shape * u2**4 / rate**4,
 )
 
 # %%
@@ -221,9 +236,9 @@ by_rate, by_shape
 #
 # First-passage times with mean $\mu$ and shape $\lambda$: $t = (y, 1/y)$,
 # $F = -2\sqrt{h_1 h_2} - \frac12\ln(-2h_2)$. The fourth cumulant is a long expression in
-# $\sqrt{h_1 h_2}$; in the outputs it is short. About $\log\mu$ the score is linear in $y$, whose
-# excess kurtosis is $15\mu/\lambda$; about $\log\lambda$ it is that of a $\chi^2$ variable with one
-# degree of freedom, and the 14 is back.
+# $\sqrt{h_1 h_2}$; in the outputs it is short. About $\log\mu$ the score is linear in
+# $y$, whose excess kurtosis is $15\mu/\lambda$; about $\log\lambda$ it is that of a
+# $\chi^2$ variable with one degree of freedom, and the 14 is back.
 
 # %%
 inverse = fimsym.derive("inverse_gaussian")
@@ -240,8 +255,8 @@ by_mean, by_lambda
 # %% [markdown]
 # ## In numbers
 #
-# A Gaussian's score is a polynomial of degree two in $y$, so $s^4$ is integrated exactly by five
-# Gauss–Hermite nodes; an exponential's by five of Gauss–Laguerre.
+# A Gaussian's score is a polynomial of degree two in $y$, so $s^4$ is integrated exactly
+# by five Gauss–Hermite nodes; an exponential's by five of Gauss–Laguerre.
 
 
 # %%
@@ -249,7 +264,9 @@ def integrated(name, natural, nodes, weights):
     """Compare the evaluator with a quadrature over the labels of one target."""
     at = montecarlo.Derivatives(natural, *torch.randn(2, len(natural), 3).double())
     found = fimsym.evaluator(name).moments(natural, at.u, at.v)
-    both = montecarlo.estimators(law.Law(fimsym.family(name), {}), at, nodes[:, None, None])
+    both = montecarlo.estimators(
+        law.Law(fimsym.family(name), {}), at, nodes[:, None, None]
+    )
     one, two = (values - found.fisher for values in both)
     torch.testing.assert_close(weights @ one**2, found.variance_score_squared)
     torch.testing.assert_close(weights @ two**2, found.variance_negative_hessian)
@@ -261,7 +278,9 @@ torch.manual_seed(0)
 nodes, weights = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(5))
 at = torch.tensor([0.6, -0.8], dtype=torch.float64)
 middle, deviation = -at[0] / (2 * at[1]), (-1 / (2 * at[1])).sqrt()
-integrated("gaussian_mean_variance", at, middle + deviation * nodes, weights / weights.sum())
+integrated(
+    "gaussian_mean_variance", at, middle + deviation * nodes, weights / weights.sum()
+)
 nodes, weights = map(torch.from_numpy, np.polynomial.laguerre.laggauss(5))
 integrated("exponential", torch.tensor([-0.7]).double(), nodes / 0.7, weights)
 
@@ -276,14 +295,16 @@ for report in reports:
 # %% [markdown]
 # ## The picture
 #
-# $V_1/\mathcal I^2$ for each output of a network. Left of the plot lie laws close to zero with long
-# tails, right of it laws close to a Gaussian. Means and rates come down to 2; scales and variances
-# of a Gaussian stay at 14.
+# $V_1/\mathcal I^2$ for each output of a network. Left of the plot lie laws close to zero
+# with long tails, right of it laws close to a Gaussian. Means and rates come down to 2;
+# scales and variances of a Gaussian stay at 14.
 
 # %%
 ratio_of = {
     r"gamma, $\log\beta$": sp.lambdify(sp.Symbol("log_shape", real=True), by_rate[1]),
-    r"gamma, $\log\alpha$": lambda x: [float(by_shape[1].subs(log_shape, value)) for value in x],
+    r"gamma, $\log\alpha$": lambda x: [
+        float(by_shape[1].subs(log_shape, value)) for value in x
+    ],
     r"inverse Gaussian, $\log\mu$": lambda x: 2 + 15 * np.exp(-x),
 }
 grid = np.linspace(np.log(0.03), np.log(100), 40)
@@ -291,7 +312,9 @@ grid = np.linspace(np.log(0.03), np.log(100), 40)
 # %%
 plt.style.use(STYLE)
 figure, axes = plt.subplots(figsize=(6.8, 3.5), layout="constrained")
-for (name, curve), color, style in zip(ratio_of.items(), COLORS, ("-", "--", "-."), strict=False):
+for (name, curve), color, style in zip(
+    ratio_of.items(), COLORS, ("-", "--", "-."), strict=False
+):
     axes.plot(np.exp(grid), curve(grid), style, color=color, label=name)
 levels = {"Gaussian, mean": 2, "exponential, rate": 8, r"Gaussian, $\log\sigma^2$": 14}
 for (name, level), style in zip(levels.items(), (":", "--", "-"), strict=True):
@@ -303,8 +326,8 @@ figure.legend(loc="outside right upper")
 # %% [markdown]
 # ## The code that is generated
 #
-# Every claim, once more, against the programs of the modules; and what is imported is what the
-# derivations print.
+# Every claim, once more, against the programs of the modules; and what is imported is
+# what the derivations print.
 
 # %%
 for derivation in laws:
@@ -312,4 +335,6 @@ for derivation in laws:
     prove(derivation, claims.get(name, {}))
     assert all(proof.residual == 0 for proof in derivation.proofs)
     assert fimsym.generate(name) == inspect.getsource(fimsym.evaluator(name))
-assert set(claims) == {derivation.family.name for derivation in laws} - {"multivariate_gaussian"}
+assert set(claims) == {derivation.family.name for derivation in laws} - {
+    "multivariate_gaussian"
+}

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Proportions: beta and Dirichlet
 #
-# Targets that are shares of a whole. The log-partition is made of log-gammas, its derivatives of
-# polygammas, and one term ties all parts together. There is no closed form for the density's
-# moments that SymPy would find, so the second route is an integral to twelve digits: the record
-# says so, and calls it a comparison, not a proof.
+# Targets that are shares of a whole. The log-partition is made of log-gammas, its
+# derivatives of polygammas, and one term ties all parts together. There is no closed form
+# for the density's moments that SymPy would find, so the second route is an integral to
+# twelve digits: the record says so, and calls it a comparison, not a proof.
 
 # %%
 import inspect
@@ -35,7 +35,8 @@ from fimsym.validation.validate import judge
 # %% [markdown]
 # ## Dirichlet
 #
-# A vector of $K$ shares with concentrations $h_k > 0$, $t = \log y$, and with $h_+ = \sum_k h_k$
+# A vector of $K$ shares with concentrations $h_k > 0$, $t = \log y$, and with
+# $h_+ = \sum_k h_k$
 #
 # $$
 # F(h) = \sum_k \ln\Gamma(h_k) - \ln\Gamma(h_+) .
@@ -62,13 +63,14 @@ def cumulant(a, b):
     return total(spec, each) - sp.polygamma(order, whole) * moved
 
 
-dirichlet
+dirichlet.prove(dirichlet.cumulants[4, 0], cumulant(4, 0), "κ₄ of F")
+dirichlet.cumulants[2, 0]
 
 # %% [markdown]
-# That form is right, but not what code should be: for large concentrations $\psi_1(h) \approx 1/h$,
-# and the sum cancels against its last term. Code is generated from another, in which every
-# polygamma has lost its leading term and the leading terms have become a sum of squares. The two
-# are equal, which is what counts here:
+# That form is right, but not what code should be: for large concentrations
+# $\psi_1(h) \approx 1/h$, and the sum cancels against its last term. Code is generated
+# from another, in which every polygamma has lost its leading term and the leading terms
+# have become a sum of squares. The two are equal, which is what counts here:
 
 # %%
 theorem = {
@@ -83,14 +85,16 @@ for name, formula in theorem.items():
 next(line.expression for line in dirichlet.definitions if line.name == "fisher")
 
 # %% [markdown]
-# What it saves: large concentrations, in a direction that keeps the proportions, in float64 against
-# 50 digits.
+# What it saves: large concentrations, in a direction that keeps the proportions, in
+# float64 against 50 digits.
 
 # %%
 point = torch.tensor([2e6 + 0.1, 3e6 + 0.2, 5e6 + 0.3], dtype=torch.float64)
 same_shares = point / point.sum()
 stable = fimsym.evaluator(spec).fisher(point, same_shares[:, None])
-plain = (torch.polygamma(1, point) * same_shares**2).sum() - torch.polygamma(1, point.sum())
+plain = (torch.polygamma(1, point) * same_shares**2).sum() - torch.polygamma(
+    1, point.sum()
+)
 truth = float(dirichlet.evaluate("fisher", point.tolist(), same_shares.tolist()))
 print(f"relative error: evaluator {abs(stable.item() / truth - 1):.0e}, ", end="")
 print(f"as written {abs(plain.item() / truth - 1):.0e}")
@@ -99,8 +103,8 @@ assert abs(stable.item() / truth - 1) < 1e-11
 # %% [markdown]
 # ## Beta
 #
-# Two shares are one number, $y$ and $1 - y$. As a family of independent targets it has natural
-# parameters $(\alpha, \beta)$ and $t = (\log y, \log(1-y))$ for each.
+# Two shares are one number, $y$ and $1 - y$. As a family of independent targets it has
+# natural parameters $(\alpha, \beta)$ and $t = (\log y, \log(1-y))$ for each.
 #
 # **Theorem.** One beta target is a Dirichlet with two shares; for $m$ targets
 # $\mathcal I = \sum_i \kappa_{2,i}$ and $V_1 = 2\mathcal I^2 + \sum_i \kappa_{4,i}$.
@@ -113,7 +117,10 @@ alpha, omega, u1, u2 = (base[index] for base in bases)
 
 def of_target(order):
     """Return κ_n of the i-th target."""
-    parts = sp.polygamma(order - 1, alpha) * u1**order + sp.polygamma(order - 1, omega) * u2**order
+    parts = (
+        sp.polygamma(order - 1, alpha) * u1**order
+        + sp.polygamma(order - 1, omega) * u2**order
+    )
     return parts - sp.polygamma(order - 1, alpha + omega) * (u1 + u2) ** order
 
 
@@ -143,29 +150,38 @@ for derivation in (beta, dirichlet):
 # %% [markdown]
 # ## In numbers
 #
-# Labels from the sampler of torch, which knows nothing of $F$, and automatic differentiation of its
-# $\log p$:
+# Labels from the sampler of torch, which knows nothing of $F$, and automatic
+# differentiation of its $\log p$:
 
 # %%
-reports, tests = judge([output.measure(d.family, 20_000, seed=0) for d in (beta, dirichlet)])
+reports, tests = judge(
+    [output.measure(d.family, 20_000, seed=0) for d in (beta, dirichlet)]
+)
 for report in reports:
     assert report.agrees
     for row in report.agreement.comparisons:
-        text = f"{row.closed_form:10.4f} {row.monte_carlo:10.4f} ± {row.standard_error:.4f}"
+        text = (
+            f"{row.closed_form:10.4f} {row.monte_carlo:10.4f} ± {row.standard_error:.4f}"
+        )
         print(f"{report.subject.family:10} {row.quantity:27} {text}")
 
 # %% [markdown]
 # ## The picture
 #
-# $V_1/\mathcal I^2$ of a beta target, about the logarithms of its two concentrations. Where they
-# are large, moving them apart moves the mean, and comes down to the Gaussian's 2; moving both alike
-# changes the precision, whose ratio is a variance's 14. Where they are small a share is nearly all
-# or nothing, and $\log y$ an exponential variable that is there or not: 8 when it always is.
+# $V_1/\mathcal I^2$ of a beta target, about the logarithms of its two concentrations.
+# Where they are large, moving them apart moves the mean, and comes down to the Gaussian's
+# 2; moving both alike changes the precision, whose ratio is a variance's 14. Where they
+# are small a share is nearly all or nothing, and $\log y$ an exponential variable that is
+# there or not: 8 when it always is.
 
 # %%
 module = fimsym.evaluator("beta")
 concentration = torch.logspace(-2, 3, 160, dtype=torch.float64)
-ways = {r"$\log\alpha$ alone": (1.0, 0.0), r"both alike": (1.0, 1.0), "apart": (1.0, -1.0)}
+ways = {
+    r"$\log\alpha$ alone": (1.0, 0.0),
+    r"both alike": (1.0, 1.0),
+    "apart": (1.0, -1.0),
+}
 
 
 def curve(balance, way):
@@ -180,7 +196,9 @@ def curve(balance, way):
 plt.style.use(STYLE)
 figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.3), sharey=True, layout="constrained")
 for axes, balance in zip(panels, (1.0, 10.0), strict=True):
-    for (name, way), color, style in zip(ways.items(), COLORS, ("-", "--", "-."), strict=False):
+    for (name, way), color, style in zip(
+        ways.items(), COLORS, ("-", "--", "-."), strict=False
+    ):
         axes.plot(concentration, curve(balance, way), style, color=color, label=name)
     axes.axhline(2, color="black", linestyle=":", linewidth=0.8, label="Gaussian")
     title = r"$\beta = \alpha$" if balance == 1 else rf"$\beta = {balance:g}\,\alpha$"
@@ -191,8 +209,8 @@ panels[1].legend(loc="center right")
 # %% [markdown]
 # ## The code that is generated
 #
-# The theorems were proven against the programs of the modules, in which $R_n$ stands for a
-# polygamma without its leading term.
+# The theorems were proven against the programs of the modules, in which $R_n$ stands for
+# a polygamma without its leading term.
 
 # %%
 print(inspect.getdoc(fimsym.evaluator("dirichlet").fisher).split("Args")[0])

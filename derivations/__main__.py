@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import jupytext
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -18,16 +19,23 @@ FOLDER = Path(__file__).parent
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option(
-    "--output", default="build/notebooks", show_default=True, type=click.Path(path_type=Path)
+    "--output",
+    default="build/notebooks",
+    show_default=True,
+    type=click.Path(path_type=Path),
 )
 def main(names: tuple[str, ...], output: Path) -> None:
-    """Execute the chapters whose names begin with NAMES, all by default, and write notebooks."""
+    """Execute the chapters that begin with NAMES, all by default; write notebooks."""
     chapters = [
-        path for path in sorted(FOLDER.glob("[0-9]*.py")) if path.name.startswith(names or "")
+        path
+        for path in sorted(FOLDER.glob("[0-9]*.py"))
+        if path.name.startswith(names or "")
     ]
     if not chapters:
         known = ", ".join(path.stem for path in sorted(FOLDER.glob("[0-9]*.py")))
-        raise click.ClickException(f"no chapter begins with {', '.join(names)}; there are {known}.")
+        raise click.ClickException(
+            f"no chapter begins with {', '.join(names)}; there are {known}."
+        )
     output.mkdir(parents=True, exist_ok=True)
     failed = []
     with progress("notebooks", len(chapters), True) as advance:
@@ -43,7 +51,10 @@ def execute(chapter: Path, notebook: Path) -> list[str]:
     """Run a chapter and write it as far as it came; return what went wrong."""
     book = jupytext.read(chapter)
     client = NotebookClient(
-        book, timeout=600, kernel_name="python3", resources={"metadata": {"path": FOLDER.parent}}
+        book,
+        timeout=600,
+        km=AsyncKernelManager(kernel_name="python3", transport="ipc"),
+        resources={"metadata": {"path": FOLDER.parent}},
     )
     try:
         client.execute()

@@ -30,7 +30,7 @@ class Identity:
     reduce: Callable[[sp.Expr], sp.Expr] = normal
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Proof:
     """An identity whose residual, left − right, is zero.
 
@@ -45,6 +45,9 @@ class Proof:
     right: sp.Expr
     residual: sp.Expr
     method: str = "symbolic"
+
+    def __repr__(self) -> str:
+        return f"Proof({self.name}: {self.statement}; {self.method})"
 
 
 def prove(identity: Identity) -> Proof:
