@@ -99,6 +99,19 @@ def test_chapter_is_laid_out_like_the_others(path):
     assert re.search(r"^\s*(assert |[\w.]+\.prove\()", found[-1].source, re.MULTILINE)
 
 
+def test_the_table_of_contents_names_every_chapter():
+    contents = (ROOT / "derivations/README.md").read_text()
+    assert re.findall(r"^\| \[\d\d\]\((.*?)\)", contents, re.MULTILINE) == [
+        path.name for path in CHAPTERS
+    ]
+
+
+def test_every_family_has_its_chapter():
+    sources = "".join(path.read_text() for path in CHAPTERS)
+    for name in fimsym.families():
+        assert f'"{name}"' in sources, name
+
+
 @each_chapter
 def test_formulas_of_a_chapter_are_closed(path):
     for cell in cells(path):

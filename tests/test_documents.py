@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import re
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def test_readme_shows_the_table_that_validate_prints():
 
 
 def test_links_in_documents_exist():
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+    pages = (ROOT.glob("*.md"), (ROOT / "docs").rglob("*.md"), (ROOT / "derivations").glob("*.md"))
+    for path in itertools.chain(*pages):
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
