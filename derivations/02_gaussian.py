@@ -110,7 +110,7 @@ try:
         derivation.variance_score_squared, 3 * derivation.fisher**2, "V₁ = 3 I²"
     )
 except fimsym.DerivationError as refusal:
-    print(*str(refusal).split(". "), sep=".\n")
+    print(str(refusal).replace(": ", ":\n").replace(". ", ".\n"))
 
 # %% [markdown]
 # ## From the density
@@ -141,7 +141,7 @@ wrong = dataclasses.replace(spec, log_partition="sigma**2 * h**2")
 try:
     fimsym.derive(wrong)
 except fimsym.FimsymError as refusal:
-    print(*str(refusal).split(". "), sep=".\n")
+    print(str(refusal).replace(": ", ":\n").replace(". ", ".\n"))
 
 # %% [markdown]
 # ## What it means for an estimate

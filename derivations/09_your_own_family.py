@@ -218,7 +218,8 @@ for mistake, change in mistakes.items():
     try:
         fimsym.derive(dataclasses.replace(spec, **change))
     except fimsym.FimsymError as refusal:
-        print(f"{mistake}:", *str(refusal).split(": ", 1), sep="\n    ")
+        shown = str(refusal).replace(": ", ":\n    ").replace(". ", ".\n    ")
+        print(f"{mistake}:\n    {shown}")
     else:
         raise AssertionError(f"not refused: {mistake}")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 import jupytext
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 from fimsym.report.progress import progress
 
@@ -53,7 +53,8 @@ def execute(chapter: Path, notebook: Path) -> list[str]:
     client = NotebookClient(
         book,
         timeout=600,
-        km=AsyncKernelManager(kernel_name="python3", transport="ipc"),
+        kernel_name="python3",
+        config=Config(KernelManager={"transport": "ipc"}),
         resources={"metadata": {"path": FOLDER.parent}},
     )
     try:
