@@ -110,17 +110,15 @@ theorem = {
 
 # %%
 derivation = fimsym.derive(spec)
-second, fourth = derivation.cumulants[2, 0], derivation.cumulants[4, 0]
-derivation.prove(second, theorem["fisher"], "κ₂₀ = Σ p ũ²")
-derivation.prove(
-    fourth + 2 * second**2, theorem["variance_score_squared"], "κ₄₀ + 2κ₂₀² = V₁"
-)
-derivation.prove(
-    derivation.cumulants[0, 2], theorem["variance_negative_hessian"], "κ₀₂ = V₂"
-)
-derivation.prove(
-    -derivation.cumulants[2, 1], theorem["covariance"], "−κ₂₁ = Cov"
-).residual
+kappa = derivation.cumulants
+cumulants = {
+    "fisher": kappa[2, 0],
+    "variance_score_squared": kappa[4, 0] + 2 * kappa[2, 0] ** 2,
+    "variance_negative_hessian": kappa[0, 2],
+    "covariance": -kappa[2, 1],
+}
+proofs = [derivation.prove(cumulants[name], theorem[name], name) for name in theorem]
+proofs
 
 # %% [markdown]
 # The density is $p_y$ itself, so the second route is one line:
@@ -130,7 +128,7 @@ derivation.prove(
 # %%
 moments = derivation.central_moments
 variance = moments[4, 0] - moments[2, 0] ** 2
-derivation.prove(variance, theorem["variance_score_squared"], "Var(s²) = V₁").residual
+derivation.prove(variance, theorem["variance_score_squared"], "Var(s²) = V₁")
 
 # %%
 derivation
@@ -147,9 +145,7 @@ derivation
 # probabilities left free up to that:
 
 # %%
-a, b = sp.symbols(
-    "a b", positive=True
-)  # half of the probability is (a, 1 - a), half (b, 1 - b)
+a, b = sp.symbols("a b", positive=True)  # one half is a : 1 - a, the other b : 1 - b
 logits = [sp.log(weight) for weight in (a, 1 - a, b, 1 - b)]
 halves = {h[n + 1]: value for n, value in enumerate(logits)}
 signs = {u[1]: 1, u[2]: 1, u[3]: -1, u[4]: -1}

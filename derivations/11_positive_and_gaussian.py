@@ -153,7 +153,7 @@ seen
 
 # %%
 vector = fimsym.derive("multivariate_gaussian")
-vector
+vector.fisher
 
 # %% [markdown]
 # **Theorem.** Where only the mean moves ($B = 0$), $V_1 = 2\,\mathcal I^2$. Where only

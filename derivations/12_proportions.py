@@ -26,6 +26,7 @@ import sympy as sp
 import torch
 
 import fimsym
+from fimsym.derivation.record import equation
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import directions, h, index, naturals, total, u, v
 from fimsym.report.plots import COLORS, STYLE
@@ -82,7 +83,10 @@ theorem = {
 }
 for name, formula in theorem.items():
     dirichlet.prove(inlined(dirichlet.program, name), formula, name)
-next(line.expression for line in dirichlet.definitions if line.name == "fisher")
+shown = ("total", "sum_u", "mean_u", "deviation_u", "fisher")
+for line in dirichlet.definitions:
+    if line.name in shown:
+        print(equation(line))
 
 # %% [markdown]
 # What it saves: large concentrations, in a direction that keeps the proportions, in
@@ -92,9 +96,8 @@ next(line.expression for line in dirichlet.definitions if line.name == "fisher")
 point = torch.tensor([2e6 + 0.1, 3e6 + 0.2, 5e6 + 0.3], dtype=torch.float64)
 same_shares = point / point.sum()
 stable = fimsym.evaluator(spec).fisher(point, same_shares[:, None])
-plain = (torch.polygamma(1, point) * same_shares**2).sum() - torch.polygamma(
-    1, point.sum()
-)
+trigamma, of_sum = torch.polygamma(1, point), torch.polygamma(1, point.sum())
+plain = (trigamma * same_shares**2).sum() - of_sum
 truth = float(dirichlet.evaluate("fisher", point.tolist(), same_shares.tolist()))
 print(f"relative error: evaluator {abs(stable.item() / truth - 1):.0e}, ", end="")
 print(f"as written {abs(plain.item() / truth - 1):.0e}")
