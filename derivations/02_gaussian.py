@@ -248,7 +248,7 @@ axes.text(220, 0.2, "10% standard error")
 axes.set(
     xscale="log", ylim=(0, 3), xlabel="labels N", ylabel="estimate / Fisher information"
 )
-axes.legend(loc="upper right")
+_ = axes.legend(loc="upper right")
 
 # %%
 inside = ((running - 1).abs() <= band[:, None])[99:].double().mean()

@@ -268,7 +268,7 @@ left.axhline(
 left.set(xscale="log", yscale="log", ylim=(1, None), xlabel="probability of the class")
 left.set_ylabel("labels for 10% error")
 left.legend(loc="upper right")
-simplex_picture(figure, right)
+_ = simplex_picture(figure, right)
 
 # %% [markdown]
 # ## The code that is generated

@@ -214,7 +214,9 @@ def simplex(axes, ratio, title):
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.4), layout="constrained")
 simplex(left, ratios["fisher_max"], r"$\lambda_{\max}(I)$")
 shade = simplex(right, ratios["quartic_max"], r"$\lambda_{\max}(M)$")
-figure.colorbar(shade, ax=[left, right], shrink=0.8, format="%g", label="bound / truth")
+_ = figure.colorbar(
+    shade, ax=[left, right], shrink=0.8, format="%g", label="bound / truth"
+)
 
 # %% [markdown]
 # ## How tight, for every law

@@ -252,7 +252,7 @@ left.set_ylabel("variance, relative to $N_y = 1$")
 right.axhline(1, color="black", linestyle=":", linewidth=0.8)
 right.set(xscale="log", xlabel="temperature T", ylabel="empirical Fisher / Fisher")
 left.legend(loc="lower left")
-right.legend()
+_ = right.legend()
 
 # %% [markdown]
 # ## The code that is generated

@@ -312,7 +312,7 @@ for color, side, quantity in zip(COLORS, (-0.2, 0.2), estimators, strict=False):
     panels[2].plot(factors, curve, color=color, label=estimators[quantity])
 panels[2].set(title="softplus, first layer", xlabel="factor of all weights")
 panels[0].set(yscale="log", ylim=(0.05, 50), ylabel="relative standard deviation")
-panels[0].legend()
+_ = panels[0].legend()
 
 # %% [markdown]
 # ## The code that is generated

@@ -345,7 +345,7 @@ for (name, curve), color, style in zip(curves.items(), COLORS, styles, strict=Tr
 axes.set(
     yscale="log", xlabel="probability of the likeliest class", ylabel="variance / $I^2$"
 )
-figure.legend(loc="outside right center")
+_ = figure.legend(loc="outside right center")
 
 # %%
 assert (

@@ -274,7 +274,7 @@ axes.axhline(2, color="black", linewidth=0.8, label="Gaussian")
 axes.set(
     xscale="log", yscale="log", xlabel="mean of y", ylabel="$V_1/I^2$", ylim=(0.1, 200)
 )
-figure.legend(loc="outside right upper")
+_ = figure.legend(loc="outside right upper")
 
 # %% [markdown]
 # ## The code that is generated

@@ -321,7 +321,7 @@ for (name, level), style in zip(levels.items(), (":", "--", "-"), strict=True):
     axes.axhline(level, color="black", linestyle=style, linewidth=0.8, label=name)
 axes.set(xscale="log", yscale="log", ylabel="$V_1/I^2$", ylim=(1.5, 300))
 axes.set_xlabel(r"shape: $\alpha$, or $\lambda/\mu$")
-figure.legend(loc="outside right upper")
+_ = figure.legend(loc="outside right upper")
 
 # %% [markdown]
 # ## The code that is generated

@@ -207,7 +207,7 @@ for axes, balance in zip(panels, (1.0, 10.0), strict=True):
     title = r"$\beta = \alpha$" if balance == 1 else rf"$\beta = {balance:g}\,\alpha$"
     axes.set(xscale="log", ylim=(0, 16), xlabel=r"$\alpha$", title=title)
 panels[0].set_ylabel("$V_1/I^2$")
-panels[1].legend(loc="center right")
+_ = panels[1].legend(loc="center right")
 
 # %% [markdown]
 # ## The code that is generated

@@ -187,7 +187,7 @@ for name, way, color in (
 axes.set(xscale="log", yscale="log", xlabel=r"concentration $\kappa$", ylabel="$V_1/I^2$")
 axes.set_yticks([0.5, 2, 14], ["0.5", "2", "14"])
 axes.minorticks_off()
-axes.legend()
+_ = axes.legend()
 
 # %% [markdown]
 # ## The code that is generated

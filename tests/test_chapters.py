@@ -1,5 +1,6 @@
 """The derivations: every chapter runs, is laid out alike, and fails when a formula is wrong."""
 
+import ast
 import dataclasses
 import functools
 import os
@@ -88,6 +89,9 @@ def test_chapter_is_laid_out_like_the_others(path):
     for cell in found:
         lines = cell.source.count("\n") + 1
         assert lines <= LINES, f"{lines} lines, at most {LINES}:\n{cell.source}"
+        if "plt.subplots" in cell.source or "plt.figure" in cell.source:
+            shown = ast.parse(cell.source).body[-1]
+            assert not isinstance(shown, ast.Expr), "shows an artist's address"
     titles = [line for text in texts for line in text.splitlines() if line.startswith("# ")]
     assert found[0].source.startswith("# ")
     assert len(titles) == 1
