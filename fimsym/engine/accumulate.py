@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fimsym.errors import DomainError
+
 ERROR = "variance of the estimate of "
 """Before a quantity's name: the variance of its sum, if that is estimated."""
 
@@ -63,6 +65,20 @@ class Accumulator:
                     raise ValueError('the sum of squares of "fisher" is wanted; got None.')
                 self._merge(self.squares, block, count, batch, total, spread)
             self.sums[quantity][block] += total
+
+    def means(self, count: int) -> dict[str, Tensor]:
+        """Turn the sums into means over `count` inputs; nothing may be added afterwards.
+
+        Raises:
+            DomainError: a sum is not finite.
+        """
+        for quantity, total in self.sums.items():
+            if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
+                raise DomainError(
+                    f"{quantity} overflows; expected derivatives whose fourth power is finite. "
+                    "Use float64 (model.double()), or measure the parameters in smaller units."
+                )
+        return {quantity: total.div_(count).cpu() for quantity, total in self.sums.items()}
 
     def packed(self, count: int, reference: Tensor | None) -> Tensor:
         """Return all sums over `count` inputs as one vector that adds up over processes.

@@ -26,7 +26,7 @@ class Curvatures:
 
     def __init__(self, network: Network):
         self._network = network
-        self._double = network.double()
+        self._double = network.double
         self._blocks = dict(network.parameters())
         self._holds: dict[str, bool] = {}
         self._affine: dict[tuple[str, tuple], bool] = {}

@@ -26,14 +26,14 @@ from fimsym.engine.curvatures import DIRECTIONS, Curvatures
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Network
-from fimsym.engine.sweep import Start, every_output, start_of
+from fimsym.engine.sweep import Start, Sweep, start_of
 from fimsym.engine.uses import Use
 
 ROADS = ("structured", "shared", "functional")
 """From fast to slow."""
 
 _LOOKED_AT = 8
-_TARGET = 32 * 10**6
+_TARGET = 16 * 10**6
 _TARGET_OF_SERIES = 96 * 10**6
 
 
@@ -91,14 +91,15 @@ class Roads:
         uses = self.alignment.uses(graph, inputs)
         start = start_of(graph)
         nodes = _below(graph, uses, start)
-        centred = self.head.is_centred(graph.h)
-        found = every_output(start, graph, nodes, not graph.loops, centred)
+        law = self.head.classes(graph.h.detach())
+        found = Sweep(start, graph, nodes, not graph.loops, law)
+        centred = law is not None
         if not self.alignment.holds(graph, uses, found, inputs, centred):
-            found = every_output(start, graph, nodes, False, centred)
+            found = Sweep(start, graph, nodes, False, law)
             if graph.loops or not self.alignment.holds(graph, uses, found, inputs, centred):
                 self.alignment.forget(graph)
                 uses = {}
-        chunk = Chunk(self.head, self.asked, self.blocks, graph, start, found, sums, count)
+        chunk = Chunk(self.head, self.asked, self.blocks, graph, start, found, law, sums, count)
         if self.second:
             uses = self._with_curvatures(uses, chunk, inputs)
         rest = set(self.network.names) - uses.keys()

@@ -2,23 +2,48 @@
 
 m vector-Jacobian products give ∂h_c/∂z of every output c and example at once, since an
 example's output depends on its own rows alone; weights need no gradient. They start at the
-input of the output layer where there is one, so that no m×m identity is ever seeded.
+input of the output layer where there is one, so that no m×m identity is ever seeded. Down a
+chain of matrix products joined by elementwise functions they are matrix products themselves,
+taken for some examples at a time; autograd does the rest.
+
+Source: chain rule; for z' = φ(z) W, ∂h/∂z = (∂h/∂z' Wᵀ) ∘ φ'(z).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from fimsym.engine import classes
+from fimsym.engine.classes import Classes
 from fimsym.engine.graph import ELEMENTWISE, Graph
 
 _PRODUCTS = ("AddmmBackward0", "MmBackward0")
+_ENTRIES = 2**18
+"""Entries of a gradient that are taken at a time down a chain: they stay in the cache."""
+
+
+@dataclasses.dataclass
+class Link:
+    """A layer z = a W whose result elementwise functions φ alone pass on.
+
+    Attributes:
+        node: The product, whose result is z.
+        width: Number of features of z.
+        top: Where φ(z) is taken as an input.
+        down: Wᵀ, [features of z, features of a]; None if nothing trainable is below.
+    """
+
+    node: Any
+    width: int
+    top: GradientEdge
+    down: Tensor | None
 
 
 @dataclasses.dataclass
@@ -26,51 +51,62 @@ class Start:
     """Where backward passes begin, with ∂h_c/∂(there) known.
 
     Attributes:
-        edge: The place in the graph; None if nothing trainable is below it.
-        seeds: Its derivative by output, [output, batch or 1, features]; None for h itself,
-            whose derivative is the identity.
+        edge: The place below all links; None if nothing trainable is below it.
+        columns: ∂h_c/∂(input of the output layer), [output, features]; None without one.
         last: The output layer's node, if it is one.
-        below: The node whose result elementwise functions turn into the layer's input.
+        links: Layers in a chain below it, from the last to the first.
     """
 
     edge: GradientEdge | None
-    seeds: Tensor | None
+    columns: Tensor | None
     last: Any = None
-    below: Any = None
+    links: list[Link] = dataclasses.field(default_factory=list)
 
 
 def start_of(graph: Graph) -> Start:
     """Return where to begin: at the input of the output layer if h comes from one."""
     root = graph.nodes[0]
-    if not _is_output_layer(root):
+    if not _is_layer(root):
         return Start(GradientEdge(root, 0), None)
-    fn, number = root.next_functions[1 if root.name() == "AddmmBackward0" else 0]
-    if fn is None:
-        return Start(None, None, root)
-    seeds = root._saved_mat2.detach().T.unsqueeze(1)
-    below = fn
-    while below.name() in ELEMENTWISE and below.next_functions[0][0] is not None:
-        below = below.next_functions[0][0]
-    is_layer = below.name() in _PRODUCTS and below is not fn
-    return Start(GradientEdge(fn, number), seeds, root, below if is_layer else None)
+    edge, below = _input_of(root), _transposed(root)
+    start = Start(edge, below, root)
+    while edge is not None and below is not None:
+        node = edge.node
+        while node.name() in ELEMENTWISE and node.next_functions[0][0] is not None:
+            node = node.next_functions[0][0]
+        if node is edge.node or not _is_layer(node):
+            break
+        start.links.append(Link(node, below.shape[1], edge, _transposed(node)))
+        edge, below = _input_of(node), start.links[-1].down
+    start.edge = edge
+    return start
 
 
-def _is_output_layer(root) -> bool:
-    """Tell whether a node is a product with a parameter, plus a parameter or nothing.
-
-    Its rows are those of h, so that they are examples.
-    """
-    if root.name() == "AddmmBackward0":
-        (bias, _), _, (weight, _) = root.next_functions
-        if not root._saved_alpha == root._saved_beta == 1:
+def _is_layer(node) -> bool:
+    """Tell whether a node is a product with a parameter, plus a parameter or nothing."""
+    if node.name() == "AddmmBackward0":
+        (bias, _), _, (weight, _) = node.next_functions
+        if not node._saved_alpha == node._saved_beta == 1:
             return False
-    elif root.name() == "MmBackward0":
-        (bias, (weight, _)) = None, root.next_functions[1]
+    elif node.name() == "MmBackward0":
+        (bias, (weight, _)) = None, node.next_functions[1]
     else:
         return False
     if weight is not None and weight.name() == "TBackward0":
         weight = weight.next_functions[0][0]
     return all(fn is None or hasattr(fn, "variable") for fn in (bias, weight))
+
+
+def _input_of(layer) -> GradientEdge | None:
+    """Return where a layer's input comes from, if that depends on a parameter."""
+    fn, number = layer.next_functions[1 if layer.name() == "AddmmBackward0" else 0]
+    return None if fn is None else GradientEdge(fn, number)
+
+
+def _transposed(layer) -> Tensor | None:
+    """Return Wᵀ of a layer a W, if autograd keeps it for the gradient of a."""
+    weight = layer._saved_mat2
+    return None if weight is None else weight.detach().T
 
 
 @dataclasses.dataclass
@@ -91,53 +127,122 @@ class Gradient:
         return self.outer if self.slope is None else self.outer * self.slope
 
 
-def every_output(
-    start: Start, graph: Graph, nodes: Sequence[Any], batched: bool, centred: bool = False
-) -> dict[Any, Gradient]:
-    """Return ∂h_c/∂(result of each node).
+class Sweep:
+    """∂h_c/∂(result of each node), for every output c.
 
     Args:
         start: Where to begin.
         graph: The graph.
-        nodes: Where to end.
-        batched: Take all outputs in one batched backward pass.
-        centred: Return ∂(h_c − Σ_j p_j h_j)/∂(result) instead, p held fixed, except at the
-            layer below the output layer.
+        nodes: Where gradients are wanted.
+        batched: Let autograd take all outputs in one batched backward pass.
+        law: Take ∂(h_c − Σ_j p_j h_j)/∂(result) instead, with p of this law held fixed.
+
+    Attributes:
+        chain: Those layers of a chain down to the deepest at which gradients are wanted.
+        slopes: φ'(z) of each of them, [batch, features].
+        swept: Gradients at all other nodes.
     """
-    if start.edge is None or not nodes:
-        return {}
-    batch, outputs = graph.h.shape
-    seeds = start.seeds
-    if seeds is None:
-        seeds = torch.eye(outputs, dtype=graph.h.dtype, device=graph.h.device).unsqueeze(1)
-    seeds = seeds.expand(outputs, batch, seeds.shape[-1])
-    known = {}
-    if start.below in nodes:
-        known[start.below] = Gradient(seeds, _slope(start.edge, start.below, seeds[0]))
-    rest = [node for node in nodes if node is not start.below]
-    if centred and rest:
-        seeds = classes.centred(graph.h.detach(), seeds[:, :1])
-    after = [graph.elementwise_after(node) or node for node in rest]
-    found = _swept(start.edge, [GradientEdge(node, 0) for node in after], seeds, batched)
-    for node, place, outer in zip(rest, after, found, strict=True):
-        if outer is None:
-            continue
-        slope = None if place is node else _slope(GradientEdge(place, 0), node, outer[0])
-        known[node] = Gradient(outer, slope)
-    return known
+
+    def __init__(
+        self, start: Start, graph: Graph, nodes: Sequence[Any], batched: bool, law: Classes | None
+    ):
+        self._start = start
+        self._h = graph.h.detach()
+        self._law = law
+        linked = {link.node for link in start.links}
+        rest = [node for node in nodes if node not in linked]
+        depth = max((i for i, link in enumerate(start.links, 1) if link.node in nodes), default=0)
+        self.chain = start.links if rest and start.edge is not None else start.links[:depth]
+        batch = len(self._h)
+        self.slopes = {
+            link.node: _slope(link.top, link.node, self._h.new_ones(batch, link.width))
+            for link in self.chain
+        }
+        self.swept: dict[Any, Gradient] = {}
+        if rest and start.edge is not None:
+            self._sweep(graph, rest, batched)
+
+    def __contains__(self, node: Any) -> bool:
+        return node in self.slopes or node in self.swept
+
+    def of(self, node: Any) -> Gradient:
+        """Return the gradients at a node."""
+        if node in self.swept:
+            return self.swept[node]
+        found = next(g for other, g in self.chained(slice(None)) if other is node)
+        return Gradient(found.transpose(0, 1))
+
+    def chained(self, rows: slice | Tensor) -> Iterator[tuple[Any, Tensor]]:
+        """Yield each node of the chain and ∂h_c/∂z of some examples, [example, output, feature].
+
+        To be used up before the next one is asked for.
+        """
+        return ((link.node, g) for link, g in self._walk(rows))
+
+    def blocks(self) -> Iterator[slice]:
+        """Yield ranges of examples so small that their gradients stay in the cache."""
+        batch, outputs = self._h.shape
+        widest = max((link.width for link in self.chain), default=1)
+        size = max(1, _ENTRIES // (outputs * widest))
+        size = math.ceil(batch / math.ceil(batch / size))
+        for first in range(0, batch, size):
+            yield slice(first, min(first + size, batch))
+
+    def _walk(self, rows: slice | Tensor) -> Iterator[tuple[Link, Tensor]]:
+        """Yield ∂h_c/∂z of some examples down the chain, [example, output, feature]."""
+        g = self._seeds(rows)
+        for place, link in enumerate(self.chain):
+            slope = self.slopes[link.node][rows].unsqueeze(1)
+            g = g.mul_(slope) if g.is_contiguous() else g * slope
+            yield link, g
+            if link.down is not None and place + 1 < len(self.chain):
+                g = g @ link.down
+
+    @functools.cached_property
+    def _columns(self) -> Tensor:
+        """∂h_c/∂(input of the output layer); without what all outputs share, if that cancels."""
+        columns = self._start.columns
+        if columns is None:
+            columns = torch.eye(self._h.shape[1], dtype=self._h.dtype, device=self._h.device)
+        return columns if self._law is None else columns - columns.mean(0)
+
+    @functools.cached_property
+    def _lag(self) -> Tensor:
+        """How far the mean of the columns is from that of the likeliest class."""
+        return self._law.lag(self._columns)
+
+    def _seeds(self, rows: slice | Tensor) -> Tensor:
+        """Return ∂h_c/∂(input of the output layer), [example, output, feature]."""
+        if self._law is not None:
+            return self._law[rows].centred(self._columns, self._lag[rows])
+        count = len(self._h[rows])
+        return self._columns.expand(count, *self._columns.shape)
+
+    def _sweep(self, graph, nodes, batched) -> None:
+        """Let autograd go on where the chain ends."""
+        seeds = self._seeds(slice(None))
+        for link, g in self._walk(slice(None)):
+            seeds = g @ link.down
+        after = [graph.elementwise_after(node) or node for node in nodes]
+        ends = [GradientEdge(node, 0) for node in after]
+        found = _swept(self._start.edge, ends, seeds.transpose(0, 1), batched)
+        for node, place, outer in zip(nodes, after, found, strict=True):
+            if outer is None:
+                continue
+            slope = None
+            if place is not node:
+                slope = _slope(GradientEdge(place, 0), node, torch.ones_like(outer[0]))
+            self.swept[node] = Gradient(outer, slope)
 
 
-def _slope(edge: GradientEdge, node: Any, like: Tensor) -> Tensor:
+def _slope(edge: GradientEdge, node: Any, ones: Tensor) -> Tensor:
     """Return φ' of the elementwise functions between a node and what they end in."""
-    ones = torch.ones_like(like, memory_format=torch.contiguous_format)
     (slope,) = torch.autograd.grad([edge], [GradientEdge(node, 0)], [ones], retain_graph=True)
     return slope
 
 
 def _swept(edge, ends, seeds, batched) -> Sequence[Tensor | None]:
     """Return the gradients at every end for every seed, [seed, …]."""
-    if not ends:
-        return []
     given = {"retain_graph": True, "allow_unused": True}
     if batched and len(seeds) > 1:
         return torch.autograd.grad([edge], ends, [seeds], is_grads_batched=True, **given)
