@@ -112,11 +112,9 @@ class Alignment:
         def mixed(use):
             if use.node in chained or use.node not in found:
                 return chained.get(use.node)
-            g = use.rows(found.swept[use.node].outer)
+            g = use.rows(found.swept[use.node])
             places = _places(g.shape[1], len(inputs), use.order, rows)
-            along = torch.tensordot(w, g[:, places.flatten()], dims=1).unflatten(0, places.shape)
-            slope = found.swept[use.node].slope
-            return along if slope is None else along * use.rows(slope[None])[0, places]
+            return torch.tensordot(w, g[:, places.flatten()], dims=1).unflatten(0, places.shape)
 
         if self._apart(self._network, graph, uses, mixed, inputs, rows, w):
             return True
@@ -126,7 +124,7 @@ class Alignment:
         for use in (use for named in uses.values() for use in named):
             one = plain[use.node]
             if use.node in found and one is not None:
-                whole = torch.tensordot(w, found.of(use.node).whole, dims=1)
+                whole = torch.tensordot(w, found.of(use.node), dims=1)
                 if not near(whole, one, _loose(w.dtype)):
                     return False
         return self._holds_in_double(graph, uses, inputs, rows, w.double())

@@ -108,7 +108,7 @@ class Chunk:
             return False
         if use.node is self.start.last or use.node in self.found.slopes:
             return True
-        return self.found.swept[use.node].outer.shape[1:] == (self.batch, *use.along)
+        return self.found.swept[use.node].shape[1:] == (self.batch, *use.along)
 
     def _add_once(self, block: Block, use: Use) -> None:
         """Sum value · a^degree over the batch: one matrix product for each quantity."""
@@ -142,12 +142,10 @@ class Chunk:
         if node in self.found.slopes:
             self._add_chain()
             return self.neurons[node]
-        gradient = self.found.swept[node]
+        u = self.found.swept[node].transpose(0, 1)
         if node in self.curved:
-            u = gradient.whole.transpose(0, 1)
             return self.head.values(self.asked, self.h, u, self.curved[node])
-        values = self._values(gradient.outer.transpose(0, 1))
-        return values if gradient.slope is None else _scaled(values, gradient.slope)
+        return self._values(u)
 
     def _add_chain(self) -> None:
         """Take the quantities of every neuron down a chain, some examples at a time."""
@@ -239,7 +237,7 @@ class Chunk:
                 g = self.law.centred(g[0], self.law.lag(g[0]))
             g = g.transpose(0, 1)
         else:
-            g = self.found.of(use.node).whole
+            g = self.found.of(use.node)
         g = use.rows(g)
         if use.order == "batch":
             return g.unflatten(1, (self.batch, -1))

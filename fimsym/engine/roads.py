@@ -33,7 +33,7 @@ ROADS = ("structured", "shared", "functional")
 """From fast to slow."""
 
 _LOOKED_AT = 8
-_TARGET = 16 * 10**6
+_TARGET = 64 * 10**6
 _TARGET_OF_SERIES = 96 * 10**6
 
 

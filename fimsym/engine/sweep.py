@@ -109,24 +109,6 @@ def _transposed(layer) -> Tensor | None:
     return None if weight is None else weight.detach().T
 
 
-@dataclasses.dataclass
-class Gradient:
-    """∂h_c/∂z at a place z: the derivative by what an elementwise function makes of it, and φ'.
-
-    Attributes:
-        outer: [output, *shape of z].
-        slope: φ'(z), [*shape of z]; None for 1.
-    """
-
-    outer: Tensor
-    slope: Tensor | None = None
-
-    @property
-    def whole(self) -> Tensor:
-        """∂h_c/∂z itself, [output, *shape of z]."""
-        return self.outer if self.slope is None else self.outer * self.slope
-
-
 class Sweep:
     """∂h_c/∂(result of each node), for every output c.
 
@@ -140,7 +122,7 @@ class Sweep:
     Attributes:
         chain: Those layers of a chain down to the deepest at which gradients are wanted.
         slopes: φ'(z) of each of them, [batch, features].
-        swept: Gradients at all other nodes.
+        swept: Gradients at all other nodes, [output, *shape of the result].
     """
 
     def __init__(
@@ -158,19 +140,19 @@ class Sweep:
             link.node: _slope(link.top, link.node, self._h.new_ones(batch, link.width))
             for link in self.chain
         }
-        self.swept: dict[Any, Gradient] = {}
+        self.swept: dict[Any, Tensor] = {}
         if rest and start.edge is not None:
             self._sweep(graph, rest, batched)
 
     def __contains__(self, node: Any) -> bool:
         return node in self.slopes or node in self.swept
 
-    def of(self, node: Any) -> Gradient:
-        """Return the gradients at a node."""
+    def of(self, node: Any) -> Tensor:
+        """Return the gradients at a node, [output, *shape of the result]."""
         if node in self.swept:
             return self.swept[node]
         found = next(g for other, g in self.chained(slice(None)) if other is node)
-        return Gradient(found.transpose(0, 1))
+        return found.transpose(0, 1)
 
     def chained(self, rows: slice | Tensor) -> Iterator[tuple[Any, Tensor]]:
         """Yield each node of the chain and ∂h_c/∂z of some examples, [example, output, feature].
@@ -223,16 +205,9 @@ class Sweep:
         seeds = self._seeds(slice(None))
         for link, g in self._walk(slice(None)):
             seeds = g @ link.down
-        after = [graph.elementwise_after(node) or node for node in nodes]
-        ends = [GradientEdge(node, 0) for node in after]
-        found = _swept(self._start.edge, ends, seeds.transpose(0, 1), batched)
-        for node, place, outer in zip(nodes, after, found, strict=True):
-            if outer is None:
-                continue
-            slope = None
-            if place is not node:
-                slope = _slope(GradientEdge(place, 0), node, torch.ones_like(outer[0]))
-            self.swept[node] = Gradient(outer, slope)
+        places = [graph.elementwise_after(node) or node for node in nodes]
+        found = _swept(self._start.edge, nodes, places, seeds.transpose(0, 1), batched)
+        self.swept = {node: g for node, g in zip(nodes, found, strict=True) if g is not None}
 
 
 def _slope(edge: GradientEdge, node: Any, ones: Tensor) -> Tensor:
@@ -241,13 +216,43 @@ def _slope(edge: GradientEdge, node: Any, ones: Tensor) -> Tensor:
     return slope
 
 
-def _swept(edge, ends, seeds, batched) -> Sequence[Tensor | None]:
-    """Return the gradients at every end for every seed, [seed, …]."""
+def _swept(edge, nodes, places, seeds, batched) -> list[Tensor | None]:
+    """Return the gradients at the result of every node for every seed, [seed, …].
+
+    Autograd goes as far as the elementwise function behind a node, its place; the slope of
+    that is the same for every seed.
+    """
+    ends = [GradientEdge(place, 0) for place in places]
     given = {"retain_graph": True, "allow_unused": True}
     if batched and len(seeds) > 1:
-        return torch.autograd.grad([edge], ends, [seeds], is_grads_batched=True, **given)
-    rows = [torch.autograd.grad([edge], ends, [seed.contiguous()], **given) for seed in seeds]
+        rows = torch.autograd.grad([edge], ends, [seeds], is_grads_batched=True, **given)
+        slopes = _slopes(nodes, places, [None if g is None else g[0] for g in rows])
+        pairs = zip(rows, slopes, strict=True)
+        return [g if slope is None else g.mul_(slope) for g, slope in pairs]
+    found: list[Tensor | None] = []
+    slopes: list[Tensor | None] = []
+    for number, seed in enumerate(seeds):
+        rows = torch.autograd.grad([edge], ends, [seed.contiguous()], **given)
+        if number == 0:
+            slopes = _slopes(nodes, places, rows)
+            found = [g if g is None else _by_example(len(seeds), g) for g in rows]
+        for whole, g, slope in zip(found, rows, slopes, strict=True):
+            if whole is not None and slope is None:
+                whole[number].copy_(g)
+            elif whole is not None:
+                torch.mul(g, slope, out=whole[number])
+    return found
+
+
+def _slopes(nodes, places, likes) -> list[Tensor | None]:
+    """Return the slopes between nodes and their places, None where they are the same."""
     return [
-        None if found[0] is None else torch.stack([g for g in found if g is not None])
-        for found in zip(*rows, strict=True)
-    ]
+        None if like is None or place is node
+        else _slope(GradientEdge(place, 0), node, torch.ones_like(like))
+        for node, place, like in zip(nodes, places, likes, strict=True)
+    ]  # fmt: skip
+
+
+def _by_example(outputs: int, like: Tensor) -> Tensor:
+    """Return an empty tensor [output, …] in which all outputs of a row lie together."""
+    return like.new_empty(len(like), outputs, *like.shape[1:]).transpose(0, 1)
