@@ -16,7 +16,8 @@ ERROR = "variance of the estimate of "
 class Accumulator:
     """Mean over inputs of vectors over parameters, and the sample variance of one of them.
 
-    Everything is summed in float64; batches are merged by Chan's formula.
+    Chunks are summed in their own dtype and added up in float64, by Chan's formula for the
+    variance.
 
     Args:
         quantities: Names of the vectors; "fisher" is the one with a variance.
@@ -39,11 +40,13 @@ class Accumulator:
     def add(self, block: slice, count: int, values: Mapping[str, Tensor]) -> None:
         """Add the values [batch, param] of a batch, with `count` inputs already added."""
         for quantity, value in values.items():
-            value = value.double()
-            total = value.sum(dim=0)
             if quantity == "fisher" and self.squares is not None:
+                value = value.double()
+                total = value.sum(dim=0)
                 spread = (value - total / value.shape[0]).square().sum(dim=0)
                 self._merge(self.squares, block, count, value.shape[0], total, spread)
+            else:
+                total = value.sum(dim=0)
             self.sums[quantity][block] += total
 
     def add_totals(

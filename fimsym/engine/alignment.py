@@ -107,7 +107,7 @@ class Alignment:
         w = random_weights(graph.h.shape[1], graph.h)
         w = w - w.mean() if centred else w
 
-        chained = {node: (w @ g).unsqueeze(1) for node, g in found.chained(rows)}
+        chained = {node: (w @ g).unsqueeze(1) for node, g, _ in found.chain.along(rows)}
 
         def mixed(use):
             if use.node in chained or use.node not in found:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from fimsym.engine.accumulate import Accumulator
+from fimsym.engine.chain import Start
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.network import Block
-from fimsym.engine.sweep import Start, Sweep
+from fimsym.engine.sweep import Sweep
 from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
 
 _POWERS = {
@@ -29,8 +30,6 @@ _POWERS = {
 }
 """Degree of every quantity in u, of which v counts two."""
 
-_OF_CLASSES = ("fisher", "variance_score_squared")
-"""What the law of one label out of several classes has a shortcut for."""
 _MANY_CLASSES = 32
 """So many that moments of columns cost less than gradients."""
 
@@ -81,6 +80,7 @@ class Chunk:
         self.neurons: dict[Any, dict[str, Tensor]] = {}
         self.powers: dict[Any, dict[int, Tensor]] = {}
         self.curved: dict[Any, Tensor] = {}
+        self.bent: set[Any] = set()
 
     def add(self, name: str, uses: list[Use]) -> str:
         """Add a parameter's quantities; return the road it took."""
@@ -106,7 +106,7 @@ class Chunk:
             return False
         if len(use.along) != 1 or use.along != tuple(use.shape):
             return False
-        if use.node is self.start.last or use.node in self.found.slopes:
+        if use.node is self.start.last or use.node in self.found.chain.slopes:
             return True
         return self.found.swept[use.node].shape[1:] == (self.batch, *use.along)
 
@@ -139,7 +139,7 @@ class Chunk:
             if self.law is not None:
                 return self._of_law(self.law.moments_of_outputs())
             return self.head.of_outputs(self.asked, self.h)
-        if node in self.found.slopes:
+        if node in self.found.chain.slopes:
             self._add_chain()
             return self.neurons[node]
         u = self.found.swept[node].transpose(0, 1)
@@ -149,30 +149,35 @@ class Chunk:
 
     def _add_chain(self) -> None:
         """Take the quantities of every neuron down a chain, some examples at a time."""
-        first = self.found.chain[0]
+        first = self.found.chain.links[0]
         by_columns = self._takes_columns
-        if by_columns:
+        if by_columns and self.law is not None and self.start.columns is not None:
             columns = self.head.columns(self.start.columns)
             values = self._of_law(self.law.moments_of_columns(columns))
-            self.neurons[first.node] = _scaled(values, self.found.slopes[first.node])
-            if len(self.found.chain) == 1:
+            self.neurons[first.node] = _scaled(values, self.found.chain.slopes[first.node])
+            if len(self.found.chain.links) == 1:
                 return
-        for rows in self.found.blocks():
-            for node, u in self.found.chained(rows):
+        for rows in self.found.chain.blocks():
+            for node, u, v in self.found.chain.along(rows):
                 if not (by_columns and node is first.node):
-                    self._keep(node, rows, self._of_block(node, rows, u))
+                    self._keep(node, rows, self._of_block(node, rows, u, v))
 
     @property
     def _takes_columns(self) -> bool:
         """Whether the layer below the output layer is faster without gradients."""
-        first = self.found.chain[0].node
+        first = self.found.chain.links[0].node
         many = self.law is not None and self.h.shape[1] >= _MANY_CLASSES
-        return many and bool(self.first) and first not in self.curved
+        straight = first not in self.curved and first not in self.bent
+        return many and bool(self.first) and straight
 
-    def _of_block(self, node, rows: slice, u: Tensor) -> dict[str, Tensor]:
+    def _of_block(self, node, rows: slice, u: Tensor, v: Tensor | None) -> dict[str, Tensor]:
         if node in self.curved:
             return self.head.values(self.asked, self.h[rows], u, self.curved[node][rows])
-        return self._values(u, rows)
+        if node not in self.bent:
+            return self._values(u, rows)
+        if self.law is not None:
+            return self._of_law(self.law[rows].moments(u, v, True))
+        return self.head.values(self.asked, self.h[rows], u, v)
 
     def _keep(self, node, rows: slice, found: Mapping[str, Tensor]) -> None:
         if node not in self.neurons:
@@ -210,15 +215,15 @@ class Chunk:
             return self.head.values(self.asked, h, u, torch.zeros_like(u))
         values = {}
         if self.first and self.law is not None:
-            return self._of_law(self.law[rows].moments(u, self.first != _OF_CLASSES[:1]))
+            return self._of_law(self.law[rows].moments(u, None, self.first != ("fisher",)))
         if self.first:
             values = self.head.values(self.first, h, u, None)
         return self._with_zeros(values, u)
 
-    def _of_law(self, found: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Return the quantities asked for, given I and V₁."""
-        values = dict(zip(_OF_CLASSES, found, strict=False))
-        return self._with_zeros(values, found[0])
+    def _of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the quantities asked for; those that are missing vanish."""
+        some = values["fisher"]
+        return {q: values.get(q, some.new_zeros(()).expand_as(some)) for q in self.asked}
 
     @property
     def _is_bent_by_link(self) -> bool:

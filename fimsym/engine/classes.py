@@ -3,7 +3,7 @@
 Every result is that of the generated evaluator; what is saved are passes over ∂h/∂θ.
 
 Source: Soen & Sun (2024), section 3: I = Σ_c p_c ũ_c² and V₁ = Σ_c p_c (ũ_c² − I)² with
-ũ = u − Σ_c p_c u_c.
+ũ = u − Σ_c p_c u_c; V₂ = Σ_c p_c ṽ_c² and Cov(Î₁, Î₂) = −Σ_c p_c (ũ_c² − I) ṽ_c.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import functools
 import torch
 from torch import Tensor
 
+QUANTITIES = ("fisher", "variance_score_squared", "variance_negative_hessian", "covariance")
+"""What there are shortcuts for."""
 _LONGEST = 512
 """Most classes that a matrix product, which adds them up in order, sums in float32."""
-_ENTRIES = 2**18
+_ENTRIES = 2**19
 """Entries of ũ that are taken at a time, so that they stay in the processor's cache."""
 _ROUNDING = 2e-5
 """Largest bound on the relative error of central moments in float32; else float64 is taken."""
@@ -70,34 +72,39 @@ class Classes:
         found[torch.arange(len(lag), device=w.device), self.top] = -lag
         return found
 
-    def moments(self, u: Tensor, with_variance: bool) -> tuple[Tensor, ...]:
-        """Return I, and V₁ if asked for, of derivatives whose mean is zero, each [batch, param].
+    def moments(self, u: Tensor, v: Tensor | None, with_variance: bool) -> dict[str, Tensor]:
+        """Return the quantities of derivatives whose means are zero, each [batch, param].
 
         Args:
             u: ũ, [batch, output, param].
-            with_variance: Also return V₁.
+            v: ṽ, likewise; without it I, and V₁ if asked for, are all.
+            with_variance: Return more than I.
         """
+        names = QUANTITIES if v is not None else QUANTITIES[: 2 if with_variance else 1]
+        found = {name: u.new_empty(len(u), 1, u.shape[-1]) for name in names}
         size = max(1, _ENTRIES // max(1, u[0].numel()))
-        if size >= len(u):
-            return self._moments(u, with_variance)
-        parts = [slice(first, first + size) for first in range(0, len(u), size)]
-        found = [self[part]._moments(u[part], with_variance) for part in parts]
-        return tuple(torch.cat(values) for values in zip(*found, strict=True))
+        for first in range(0, len(u), size):
+            rows = slice(first, first + size)
+            square = u[rows].square()
+            fisher = found["fisher"][rows] = self._weighted_sum(rows, square)
+            if not with_variance:
+                continue
+            square.sub_(fisher)
+            if v is not None:
+                product = square * v[rows]
+                found["covariance"][rows] = self._weighted_sum(rows, product).neg_()
+                bent = torch.square(v[rows], out=product)
+                found["variance_negative_hessian"][rows] = self._weighted_sum(rows, bent)
+            found["variance_score_squared"][rows] = self._weighted_sum(rows, square.square_())
+        return {name: value.squeeze(1) for name, value in found.items()}
 
-    def _moments(self, u, with_variance):
-        square = u.square()
-        fisher = self._weighted_sum(square)
-        if not with_variance:
-            return (fisher.squeeze(1),)
-        variance = self._weighted_sum(square.sub_(fisher).square_())
-        return fisher.squeeze(1), variance.squeeze(1)
+    def _weighted_sum(self, rows: slice, values: Tensor) -> Tensor:
+        p = self.p[rows]
+        if p.shape[-1] > _LONGEST:
+            return (p.mT * values).sum(1, keepdim=True)
+        return p @ values
 
-    def _weighted_sum(self, values: Tensor) -> Tensor:
-        if self.p.shape[-1] > _LONGEST:
-            return (self.p.mT * values).sum(1, keepdim=True)
-        return self.p @ values
-
-    def moments_of_outputs(self) -> tuple[Tensor, Tensor]:
+    def moments_of_outputs(self) -> dict[str, Tensor]:
         """Return I = p_c q_c and V₁ = p_c q_c (p_c − q_c)², q = 1 − p, each [batch, output].
 
         They are those of a parameter that is added to one logit, u = e_c.
@@ -106,9 +113,9 @@ class Classes:
         q = (1 - self._double).scatter_(-1, self.top[:, None], rest)
         fisher = self._double * q
         variance = (self._double - q).square_().mul_(fisher)
-        return fisher.to(self.p.dtype), variance.to(self.p.dtype)
+        return dict(zip(QUANTITIES, (x.to(self.p.dtype) for x in (fisher, variance)), strict=False))
 
-    def moments_of_columns(self, columns: Columns) -> tuple[Tensor, Tensor]:
+    def moments_of_columns(self, columns: Columns) -> dict[str, Tensor]:
         """Return I and V₁ of u = w for every input, each [batch, param].
 
         Raw moments are matrix products p W^k. Where one class t has more than half of the
@@ -127,7 +134,7 @@ class Classes:
         if len(rows) and columns.powers.dtype != torch.float64:
             exact = _central(p[rows], columns.precise, self.top[rows], about[rows])
             fisher[rows], variance[rows] = (value.to(fisher.dtype) for value in exact[:2])
-        return fisher, variance
+        return dict(zip(QUANTITIES, (fisher, variance), strict=False))
 
 
 class Columns:

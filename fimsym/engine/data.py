@@ -172,15 +172,16 @@ def length(data: Data) -> int | None:
     if isinstance(data, DataLoader):
         return _length_of_loader(data)
     if isinstance(data, list):
-        lengths = [_length_of_batch(batch) for batch in data]
-        return None if None in lengths else sum(lengths)
+        lengths = [len(batch) for batch in map(_inputs_of, data) if batch is not None]
+        return sum(lengths) if len(lengths) == len(data) else None
     return None
 
 
-def _length_of_batch(batch):
+def _inputs_of(batch: Any) -> Any:
+    """Return a batch's inputs, None if that is no array of rows."""
     if isinstance(batch, tuple | list) and batch:
         batch = batch[0]
-    return len(batch) if _is_array(batch) and np.ndim(batch) else None
+    return batch if _is_array(batch) and batch.ndim else None
 
 
 def _length_of_loader(loader):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fimsym.engine.chain import start_of
 from fimsym.engine.graph import Graph
-from fimsym.engine.sweep import start_of
 from fimsym.engine.uses import Use, split_rows
 
 _TOLERANCE = 1e-9

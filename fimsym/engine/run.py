@@ -23,7 +23,6 @@ from fimsym.errors import FimsymError, ShapeError
 from fimsym.report.progress import progress as progress_bar
 
 
-
 class Run:
     """What stays the same over the inputs of one call, and the sums over them.
 

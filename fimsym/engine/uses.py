@@ -90,7 +90,7 @@ class Product(Use):
             g = g[..., part]
         else:
             a = a[..., part]
-        left = g.permute(1, 0, 3, 2).reshape(batch, -1, positions)
+        left = g.permute(1, 2, 0, 3).reshape(batch, positions, -1).mT
         u = torch.bmm(left, a) if positions > 1 else left * a
         u = u.reshape(batch, outputs, g.shape[-1], a.shape[-1])
         return (u if self.transposed else u.mT).flatten(2)
