@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import alignment, curvatures, functional, uses
+from fimsym.engine import alignment, chain, curvatures, functional, uses
 from fimsym.engine.probe import Known
 from tests.networks import build
 
@@ -81,6 +81,14 @@ class Unusual(nn.Module):
         return self.last(torch.tanh(self.hooked(x)))
 
 
+def deep():
+    """A chain of layers of every width, with functions of functions between them."""
+    return nn.Sequential(
+        nn.Linear(4, 5), nn.Sigmoid(), nn.Linear(5, 3), nn.Tanh(), nn.Softplus(), nn.Linear(3, 6),
+        nn.ReLU(), nn.Linear(6, 7, bias=False), nn.GELU(), nn.Linear(7, 3),
+    )  # fmt: skip
+
+
 STRUCTURED, SHARED, FUNCTIONAL = "structured", "shared", "functional"
 CASES = {
     "residual": (Residual, {"norm.weight": SHARED}),
@@ -94,6 +102,7 @@ CASES = {
         dict.fromkeys(("conv.weight", "conv.bias", "each.weight", "each.bias"), SHARED),
     ),
     "unusual": (Unusual, {}),
+    "deep": (deep, {}),
 }
 
 
@@ -236,6 +245,20 @@ TRAPS = {
         b(a(x).tanh()) + (a.weight - a.weight.detach()).square()[1, :3] * x[:, :3]
     ),
 }
+
+
+@pytest.mark.parametrize("family", ["categorical", "gaussian", "poisson"])
+def test_a_chain_takes_its_second_derivatives_by_itself(family, monkeypatch):
+    model, data = build(deep).double(), inputs()
+    given = {"family": family, "quantities": "all", "progress": False}
+    monkeypatch.setattr(chain, "_ENTRIES", 20)
+    taken = fimsym.analyze(model, data, **given)
+    with monkeypatch.context() as forced:
+        forced.setattr(chain.Chain, "_bent", lambda self, terms, rows: terms[-1] * (1 + 1e-6))
+        by_series = fimsym.analyze(model, data, **given)
+    assert_same(taken, by_series)
+    monkeypatch.delattr(curvatures.Curvatures, "_curved")
+    assert_same(fimsym.analyze(model, data, **given), taken)
 
 
 @pytest.mark.parametrize("name", TRAPS)

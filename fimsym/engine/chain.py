@@ -1,10 +1,11 @@
 """The layers next to the output: matrix products joined by elementwise functions.
 
 Down such a chain gradients of every output are matrix products themselves, taken for some
-examples at a time, and so are second derivatives along single neurons of its last two layers.
+examples at a time, and so are second derivatives along single neurons: only the φ between
+layers bend, each by as much as it moves.
 
-Source: chain rule; for z' = φ(z) W, ∂h/∂z = (∂h/∂z' Wᵀ) ∘ φ'(z). Where h is linear in φ(z') a
-neuron has ∂²h/∂z_k² = (∂h/∂z' Wᵀ)_k φ''(z_k) + φ'(z_k)² Σ_j ∂²h/∂z'_j² W_kj².
+Source: chain rule; for z' = φ(z) W, ∂h/∂z = (∂h/∂z' Wᵀ) ∘ φ'(z), and along neuron k of z
+∂²h/∂z_k² = Σ_y Σ_j ∂h/∂φ(y_j) φ''(y_j) (∂y_j/∂z_k)² over z itself and all layers y above it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ from fimsym.engine.graph import ELEMENTWISE, Graph
 
 _PRODUCTS = ("AddmmBackward0", "MmBackward0")
 _ENTRIES = 2**18
-"""Entries of a gradient that are taken at a time: they stay in the cache."""
-_BENT = 2
-"""Layers at which second derivatives along single neurons are matrix products."""
+"""Entries of a gradient, or of a Jacobian, that are taken at a time: they stay in the cache."""
 
 
 @dataclasses.dataclass
@@ -103,6 +102,12 @@ def _input_of(layer) -> GradientEdge | None:
     return None if fn is None else GradientEdge(fn, number)
 
 
+def _of(link: Link) -> Tensor:
+    """Return Wᵀ of a layer with another one below it."""
+    assert link.down is not None
+    return link.down
+
+
 def _transposed(layer) -> Tensor | None:
     """Return Wᵀ of a layer a W, if autograd keeps it for the gradient of a."""
     weight = layer._saved_mat2
@@ -122,7 +127,7 @@ class Chain:
     Attributes:
         links: The layers.
         slopes: φ'(z) of each, [batch, features].
-        bends: φ''(z) of those with second derivatives.
+        bends: φ''(z) of each, if second derivatives are taken.
     """
 
     def __init__(self, start: Start, depth: int, h: Tensor, law: Classes | None, second: bool):
@@ -132,9 +137,9 @@ class Chain:
         self._start = start
         self._h = h
         self._law = law
-        for place, link in enumerate(self.links):
+        for link in self.links:
             ones = h.new_ones(len(h), link.width)
-            if second and place < _BENT:
+            if second:
                 self.slopes[link.node], self.bends[link.node] = _bend(link.top, link.node, ones)
             else:
                 self.slopes[link.node] = slope_between(link.top, link.node, ones)
@@ -149,24 +154,46 @@ class Chain:
             yield slice(first, min(first + size, batch))
 
     def along(self, rows: slice | Tensor) -> Iterator[tuple[Any, Tensor, Tensor | None]]:
-        """Yield each node with ∂h_c/∂z and ∂²h_c/∂z² of some examples.
+        """Yield each node with ∂h_c/∂z and, if they are taken, ∂²h_c/∂z² of some examples.
 
-        They are [example, output, feature], second derivatives None where they are not known,
-        and are to be used up before the next ones are asked for.
+        They are [example, output, feature], to be used up before the next ones are asked for.
         """
-        outer, inner = self.seeds(rows), None
+        outer, above = self.seeds(rows), []
         for place, link in enumerate(self.links):
             slope, v = self.slopes[link.node][rows].unsqueeze(1), None
-            if link.node in self.bends:
-                v = outer * self.bends[link.node][rows].unsqueeze(1)
-                v = v if inner is None else v.addcmul_(inner, slope.square())
+            if self.bends:
+                above.append(outer * self.bends[link.node][rows].unsqueeze(1))
+                v = self._bent(above, rows)
             own = place or self._law is not None  # else these are the network's weights
             u = outer.mul_(slope) if own else outer * slope
             yield link.node, u, v
             if link.down is None or place + 1 == len(self.links):
                 return
-            outer, next_one = u @ link.down, self.links[place + 1].node
-            inner = v @ link.down.square() if v is not None and next_one in self.bends else None
+            outer = u @ link.down
+
+    def _bent(self, terms: list[Tensor], rows: slice | Tensor) -> Tensor:
+        """Return ∂²h_c/∂z² at the last of some layers, [example, output, feature].
+
+        Args:
+            terms: ∂h_c/∂φ(y) φ''(y) at every layer down to it.
+            rows: The examples.
+        """
+        if len(terms) == 1:
+            return terms[0].clone()
+        *links, last = self.links[: len(terms)]
+        slope = self.slopes[last.node][rows].unsqueeze(1)
+        down = _of(links[-1])
+        found = terms[-2] @ down.square()
+        if len(links) > 1:
+            slopes = [self.slopes[link.node][rows] for link in links]
+            size = max(1, _ENTRIES // max(_of(link).numel() for link in links))
+            for first in range(0, len(found), size):
+                some = slice(first, first + size)
+                moved = down.expand(len(found[some]), *down.shape)
+                for place in range(len(links) - 2, -1, -1):
+                    moved = _of(links[place]) @ (slopes[place + 1][some].unsqueeze(-1) * moved)
+                    found[some] += terms[place][some] @ moved.square()
+        return torch.addcmul(terms[-1], found, slope.square())
 
     def of(self, node: Any) -> Tensor:
         """Return ∂h_c/∂z of all examples at one node, [output, batch, feature]."""

@@ -179,9 +179,8 @@ def length(data: Data) -> int | None:
 
 def _inputs_of(batch: Any) -> Any:
     """Return a batch's inputs, None if that is no array of rows."""
-    if isinstance(batch, tuple | list) and batch:
-        batch = batch[0]
-    return batch if _is_array(batch) and batch.ndim else None
+    inputs: Any = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    return inputs if _is_array(inputs) and inputs.ndim else None
 
 
 def _length_of_loader(loader):
