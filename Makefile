@@ -5,7 +5,7 @@ READY := .venv/ready
 PEERS := .venv/peers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help validate test lint generate check notebooks benchmark clean
+.PHONY: help validate test lint generate check docs notebooks benchmark clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +28,9 @@ generate: $(READY)  ## Rewrite fimsym/generated from the derivations
 
 check: $(READY)  ## Fail if fimsym/generated is stale
 	$(BIN)/fimsym generate --check
+
+docs: $(READY)  ## Build the documentation into build/docs; warnings are errors
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
 
 notebooks: $(READY)  ## Execute the derivations and write them to build/notebooks
 	$(BIN)/python -m derivations

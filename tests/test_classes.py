@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import fimsym
-from fimsym.engine.classes import central_moments, centred, moments_of_centred
+from fimsym.engine import classes
+from fimsym.engine.classes import Classes, Columns, log_sum_of_others
 from fimsym.engine.head import Head
 
 CATEGORICAL = fimsym.evaluator("categorical")
@@ -27,34 +28,80 @@ def _near(found, expected, rounding):
         assert (error <= rounding * size).all(), (quantity, (error / size).max())
 
 
+def _centred(h, w):
+    law = Classes(h)
+    return law.centred(w, law.lag(w))
+
+
 @pytest.mark.parametrize("outputs", [3, 10, 700])
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-13), (torch.float32, 2e-5)])
 def test_centred_gradients_give_the_same_moments(outputs, dtype, rounding):
-    h = _logits(outputs)
-    g = 3 + torch.randn(outputs, 5, 7, dtype=torch.float64)
-    expected = CATEGORICAL.moments(h, g.transpose(0, 1))
-    shifted = centred(h.to(dtype), g.to(dtype))
-    found = moments_of_centred(h.to(dtype), shifted.transpose(0, 1), True)
-    exact = CATEGORICAL.moments(h.to(dtype).double(), g.to(dtype).double().transpose(0, 1))
-    _near(found, exact if dtype == torch.float32 else expected, rounding)
-    alone = moments_of_centred(h.to(dtype), shifted.transpose(0, 1), False)
-    assert torch.equal(alone["fisher"], found["fisher"])
+    h = _logits(outputs).to(dtype)
+    w = 3 + torch.randn(outputs, 7, dtype=torch.float64).to(dtype)
+    expected = CATEGORICAL.moments(h.double(), w.double().expand(5, outputs, 7))
+    law, u = Classes(h), _centred(h, w)
+    found = law.moments(u, None, True)
+    _near(found, expected, rounding)
+    alone = law.moments(u, None, False)
     assert set(alone) == {"fisher"}
+    assert torch.equal(alone["fisher"], found["fisher"])
+    rows = torch.tensor([3, 1])
+    some = law[rows].moments(u[rows], None, True)
+    assert torch.equal(some[BOTH[1]], found[BOTH[1]][rows])
+
+
+def test_second_derivatives_join_in():
+    h = _logits(6)
+    u, v = (_centred(h, torch.randn(6, 4, dtype=torch.float64)) for _ in "uv")
+    expected = CATEGORICAL.moments(h, u, v)
+    for quantity, value in Classes(h).moments(u, v, True).items():
+        torch.testing.assert_close(value, getattr(expected, quantity), rtol=1e-9, atol=1e-15)
+
+
+def test_long_batches_are_cut(monkeypatch):
+    h, u = torch.randn(9, 4), torch.randn(9, 4, 6)
+    whole = Classes(h).moments(u, u, True)
+    monkeypatch.setattr(classes, "_ENTRIES", 50)
+    for name, value in Classes(h).moments(u, u, True).items():
+        torch.testing.assert_close(value, whole[name])
 
 
 def test_the_likeliest_class_keeps_its_small_deviation():
     h = torch.tensor([[40.0, 0.0, 0.0]], dtype=torch.float64)
-    g = torch.tensor([1e3, 1e3 + 1, 1e3 - 2], dtype=torch.float64).reshape(3, 1, 1)
+    w = torch.tensor([[1e3], [1e3 + 1], [1e3 - 2]], dtype=torch.float64)
     rest = torch.exp(torch.tensor(-40.0, dtype=torch.float64))
-    torch.testing.assert_close(centred(h, g)[:, 0, 0], torch.stack([rest, 1 + rest, rest - 2]))
+    found = _centred(h, w)[0, :, 0]
+    torch.testing.assert_close(found, torch.stack([rest, 1 + rest, rest - 2]), atol=0, rtol=1e-12)
 
 
 @pytest.mark.parametrize("outputs", [3, 10, 700])
-def test_moments_of_columns_equal_the_evaluator(outputs):
-    h, columns = _logits(outputs), 1 + torch.randn(outputs, 6, dtype=torch.float64)
-    expected = CATEGORICAL.moments(h, columns.expand(5, outputs, 6))
-    second, fourth = central_moments(h, columns)
-    _near(dict(zip(BOTH, (second, fourth - second**2), strict=True)), expected, 1e-9)
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
+def test_moments_of_columns_equal_the_evaluator(outputs, dtype, rounding):
+    h = _logits(outputs).to(dtype)
+    matrix = (1 + torch.randn(outputs, 6, dtype=torch.float64)).to(dtype)
+    expected = CATEGORICAL.moments(h.double(), matrix.double().expand(5, outputs, 6))
+    found = Classes(h).moments_of_columns(Columns(matrix))
+    _near(found, expected, rounding)
+
+
+def test_columns_are_taken_in_double_where_float_is_too_short():
+    """Two likely classes that a column tells apart by little: V₁ is 10⁻⁷ of other terms."""
+    h = torch.tensor([[2.0, 2.5, -6.0, -6.0]])
+    matrix = torch.tensor([[0.5], [0.501], [-3.0], [2.0]])
+    matrix[2:] *= 1e-3
+    expected = CATEGORICAL.moments(h.double(), matrix.double().unsqueeze(0))
+    found = Classes(h).moments_of_columns(Columns(matrix))
+    for quantity in BOTH:
+        value = getattr(expected, quantity)
+        torch.testing.assert_close(found[quantity].double(), value, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("outputs", [3, 6, 700])
+def test_moments_of_outputs_equal_the_evaluator(outputs):
+    h = _logits(outputs)
+    expected = Head("bernoulli", None, {}).of_outputs(BOTH, h - log_sum_of_others(h))
+    for quantity, value in Classes(h).moments_of_outputs().items():
+        torch.testing.assert_close(value, expected[quantity], rtol=1e-11, atol=0)
 
 
 @pytest.mark.parametrize(("family", "constants"), [("categorical", {}), ("multinomial", {"n": 4})])
@@ -67,7 +114,12 @@ def test_one_class_against_the_others_equals_the_evaluator(family, constants):
         torch.testing.assert_close(found[quantity], getattr(expected, quantity), rtol=1e-11, atol=0)
 
 
-def test_what_overflows_is_left_to_the_evaluator():
-    h, u = torch.zeros(1, 3), torch.tensor([[[1e12], [-1e12], [0.0]]])
-    with pytest.raises(fimsym.DomainError, match="overflows"):
-        Head("categorical", None, {}).values_of_centred(BOTH, h, u)
+def test_what_overflows_is_refused():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 3))
+    with torch.no_grad():
+        model[2].weight.mul_(1e15)
+        model[2].bias.fill_(0.0)
+        model[0].weight.mul_(1e-20)
+        model[0].bias.mul_(1e-20)
+    with pytest.raises(fimsym.DomainError, match="variance_score_squared overflows"):
+        fimsym.analyze(model, torch.ones(2, 2), "categorical", progress=False)

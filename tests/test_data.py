@@ -37,7 +37,7 @@ def test_pieces_hold_every_row_once_in_order_and_never_too_many(seed):
     ]
     limits = []
 
-    def wanted():
+    def wanted(first):
         limits.append(generator.choice([1, 2, 5, 8, 100]))
         return limits[-1]
 
@@ -63,16 +63,16 @@ def test_what_cannot_be_merged_is_kept_apart():
         (torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 1)),
         (torch.zeros(1, 5, dtype=torch.long), torch.zeros(1, 1)),
     ]
-    pieces = list(grouped(kinds, lambda: 100))
+    pieces = list(grouped(kinds, lambda first: 100))
     assert [len(given) for given, _ in pieces] == [5, 2, 2, 2, 3]
     assert pieces[-1][0].dtype == torch.long
-    as_they_came = list(grouped(kinds, lambda: None))
+    as_they_came = list(grouped(kinds, lambda first: None))
     assert [given.data_ptr() for given, _ in as_they_came] == [x.data_ptr() for x, _ in kinds]
 
 
 def test_pieces_of_one_batch_are_views_of_it():
     data = torch.randn(10, 3)
-    pieces = [given for given, _ in grouped([(data, None)], lambda: 4)]
+    pieces = [given for given, _ in grouped([(data, None)], lambda first: 4)]
     assert [len(piece) for piece in pieces] == [4, 4, 2]
     assert all(
         piece.untyped_storage().data_ptr() == data.untyped_storage().data_ptr() for piece in pieces
@@ -87,7 +87,7 @@ def test_nothing_is_read_ahead_or_kept():
         read.append(weakref.ref(tensor))
         return tensor, None
 
-    pieces = grouped((batch() for _ in range(6)), lambda: 8)
+    pieces = grouped((batch() for _ in range(6)), lambda first: 8)
     for count in (2, 4, 6):
         next(pieces)
         assert len(read) == count
@@ -99,7 +99,7 @@ def test_merging_stops_at_a_size_in_memory(monkeypatch):
 
     monkeypatch.setattr(module, "_LARGEST_PIECE", 8 * 3 * 10)
     data = torch.randn(64, 3, dtype=torch.float64)
-    assert {len(x) for x, _ in grouped([(data, None)], lambda: 10**9)} == {10, 4}
+    assert {len(x) for x, _ in grouped([(data, None)], lambda first: 10**9)} == {10, 4}
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])

@@ -167,8 +167,8 @@ MISTAKES = {
 
 def test_dependence_on_the_batch_is_noticed_in_any_batch():
     data = inputs(34, 4)
-    data[1:32] = data[0]  # the first chunk
-    with pytest.raises(DomainError, match="output for input 32 changes with the rest"):
+    data[1:32] = data[0]
+    with pytest.raises(DomainError, match="output for input 0 changes with the rest"):
         fimsym.analyze(build(lambda: AcrossBatch(4, 3)), data, "categorical")
 
     class Branch(nn.Linear):
@@ -176,7 +176,7 @@ def test_dependence_on_the_batch_is_noticed_in_any_batch():
             return super().forward(x) * (2 if bool((x > 0).all()) else 1)
 
     positive = inputs(32, 4).abs()
-    with pytest.raises(DomainError, match="output for input 32 changes"):
+    with pytest.raises(DomainError, match="output for input 0 changes"):
         fimsym.analyze(
             build(lambda: Branch(4, 3)), torch.cat([positive, positive, -positive]), "categorical"
         )

@@ -104,7 +104,9 @@ def test_the_first_signal_returns_what_is_covered(folder):
     assert float(again.split()[3]) == pytest.approx(float(fisher), rel=1e-13)
     # Of a stream nobody knows how long it is.
     counts, line, _ = script(folder, call.format("iter([data])"))
-    assert counts.split()[:3] == [count, "None", "True"]
+    count, *rest = counts.split()[:3]
+    assert rest == ["None", "True"]
+    assert 33 < int(count) < 100
     assert line == f"interrupted after {count} inputs; means are over these {count}"
 
 
@@ -132,7 +134,7 @@ def stream():
     call = "nets.never(), stream(), 'categorical', progress=False"
     shown = script(folder, call, before)
     if after:
-        assert shown[0].split()[:3] == ["32", "None", "True"]
+        assert shown[0].split()[:3] == ["40", "None", "True"]
     else:
         assert shown[0] == "KeyboardInterrupt"
     assert shown[-1] == "True"

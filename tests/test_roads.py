@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import alignment, curvatures, functional, uses
+from fimsym.engine import alignment, chain, curvatures, functional, uses
 from fimsym.engine.probe import Known
 from tests.networks import build
 
@@ -55,15 +55,15 @@ class Pixels(nn.Module):
 
 
 class Switching(nn.Module):
-    """Uses its layer twice for some inputs."""
+    """Uses its layer twice for inputs that are longer."""
 
     def __init__(self):
         super().__init__()
         self.inner, self.outer = nn.Linear(4, 4), nn.Linear(4, 3)
 
     def forward(self, x):
-        z = torch.tanh(self.inner(x))
-        if bool((x[:, 0] > 2).any()):
+        z = torch.tanh(self.inner(x[:, :4]))
+        if x.shape[1] > 4:
             z = torch.tanh(self.inner(z))
         return self.outer(z)
 
@@ -81,6 +81,14 @@ class Unusual(nn.Module):
         return self.last(torch.tanh(self.hooked(x)))
 
 
+def deep():
+    """A chain of layers of every width, with functions of functions between them."""
+    return nn.Sequential(
+        nn.Linear(4, 5), nn.Sigmoid(), nn.Linear(5, 3), nn.Tanh(), nn.Softplus(), nn.Linear(3, 6),
+        nn.ReLU(), nn.Linear(6, 7, bias=False), nn.GELU(), nn.Linear(7, 3),
+    )  # fmt: skip
+
+
 STRUCTURED, SHARED, FUNCTIONAL = "structured", "shared", "functional"
 CASES = {
     "residual": (Residual, {"norm.weight": SHARED}),
@@ -94,6 +102,7 @@ CASES = {
         dict.fromkeys(("conv.weight", "conv.bias", "each.weight", "each.bias"), SHARED),
     ),
     "unusual": (Unusual, {}),
+    "deep": (deep, {}),
 }
 
 
@@ -152,9 +161,8 @@ def test_batches_chunks_and_frozen_parameters(monkeypatch):
 
 def test_a_layer_that_changes_its_use_is_left_to_the_functional_road(monkeypatch):
     model = build(Switching).double()
-    data = inputs(32).clamp(max=1)  # as many as the first chunk has
-    other = data[:4].clone()
-    other[:, 0] += 10
+    data = inputs(12)
+    other = torch.cat((data[:4], data[:4, :1]), 1)
     taken, alone = both(model, [data, other], monkeypatch)
     assert taken.roads["inner.weight"] == "shared"
     assert taken.roads["outer.weight"] == "structured"
@@ -237,6 +245,20 @@ TRAPS = {
         b(a(x).tanh()) + (a.weight - a.weight.detach()).square()[1, :3] * x[:, :3]
     ),
 }
+
+
+@pytest.mark.parametrize("family", ["categorical", "gaussian", "poisson"])
+def test_a_chain_takes_its_second_derivatives_by_itself(family, monkeypatch):
+    model, data = build(deep).double(), inputs()
+    given = {"family": family, "quantities": "all", "progress": False}
+    monkeypatch.setattr(chain, "_ENTRIES", 20)
+    taken = fimsym.analyze(model, data, **given)
+    with monkeypatch.context() as forced:
+        forced.setattr(chain.Chain, "_bent", lambda self, terms, rows: terms[-1] * (1 + 1e-6))
+        by_series = fimsym.analyze(model, data, **given)
+    assert_same(taken, by_series)
+    monkeypatch.delattr(curvatures.Curvatures, "_curved")
+    assert_same(fimsym.analyze(model, data, **given), taken)
 
 
 @pytest.mark.parametrize("name", TRAPS)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fimsym.errors import DomainError
+
 ERROR = "variance of the estimate of "
 """Before a quantity's name: the variance of its sum, if that is estimated."""
 
@@ -14,7 +16,8 @@ ERROR = "variance of the estimate of "
 class Accumulator:
     """Mean over inputs of vectors over parameters, and the sample variance of one of them.
 
-    Everything is summed in float64; batches are merged by Chan's formula.
+    Chunks are summed in their own dtype and added up in float64, by Chan's formula for the
+    variance.
 
     Args:
         quantities: Names of the vectors; "fisher" is the one with a variance.
@@ -37,11 +40,13 @@ class Accumulator:
     def add(self, block: slice, count: int, values: Mapping[str, Tensor]) -> None:
         """Add the values [batch, param] of a batch, with `count` inputs already added."""
         for quantity, value in values.items():
-            value = value.double()
-            total = value.sum(dim=0)
             if quantity == "fisher" and self.squares is not None:
+                value = value.double()
+                total = value.sum(dim=0)
                 spread = (value - total / value.shape[0]).square().sum(dim=0)
                 self._merge(self.squares, block, count, value.shape[0], total, spread)
+            else:
+                total = value.sum(dim=0)
             self.sums[quantity][block] += total
 
     def add_totals(
@@ -63,6 +68,20 @@ class Accumulator:
                     raise ValueError('the sum of squares of "fisher" is wanted; got None.')
                 self._merge(self.squares, block, count, batch, total, spread)
             self.sums[quantity][block] += total
+
+    def means(self, count: int) -> dict[str, Tensor]:
+        """Turn the sums into means over `count` inputs; nothing may be added afterwards.
+
+        Raises:
+            DomainError: a sum is not finite.
+        """
+        for quantity, total in self.sums.items():
+            if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
+                raise DomainError(
+                    f"{quantity} overflows; expected derivatives whose fourth power is finite. "
+                    "Use float64 (model.double()), or measure the parameters in smaller units."
+                )
+        return {quantity: total.div_(count).cpu() for quantity, total in self.sums.items()}
 
     def packed(self, count: int, reference: Tensor | None) -> Tensor:
         """Return all sums over `count` inputs as one vector that adds up over processes.

@@ -21,7 +21,7 @@ from fimsym.engine import graph as graphs
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Network
 from fimsym.engine.probe import Known, agreeing, near, ordered, random_weights
-from fimsym.engine.sweep import Gradient
+from fimsym.engine.sweep import Sweep
 from fimsym.engine.uses import Use, split_rows
 
 Uses = Mapping[str, list[Use]]
@@ -40,7 +40,7 @@ class Alignment:
 
     def __init__(self, network: Network):
         self._network = network
-        self._double = network.double()
+        self._double = network.double
         self._known: dict[tuple, Known] = {}
         self._generator = torch.Generator().manual_seed(0)
         self._compared: dict[tuple, int] = {}
@@ -54,31 +54,28 @@ class Alignment:
         """Return what holds for a graph, found out from some of its inputs."""
         if graph.signature not in self._known:
             few = inputs[:_PROBED] if len(inputs) > 1 else inputs.repeat_interleave(2, 0)
-            found = self._probe(few, graph.signature) or self._probe(inputs, graph.signature)
-            fine = self._fine_enough(graph, inputs[:_PROBED])
-            self._known[graph.signature] = found if found and fine else Known({})
+            found = self._probe(few, graph) or self._probe(inputs, graph)
+            self._known[graph.signature] = found or Known({})
         return self._known[graph.signature]
-
-    def _fine_enough(self, graph: Graph, inputs: Tensor) -> bool:
-        """Tell whether h is what it is in float64, up to one part in a hundred."""
-        inputs = inputs.double() if inputs.is_floating_point() else inputs
-        with torch.no_grad():
-            exact = self._double.forward(inputs)
-        return near(graph.h.detach()[: len(inputs)].double(), exact, 1e-2)
 
     def forget(self, graph: Graph) -> None:
         """Leave every parameter of such graphs to the functional road."""
         self._known[graph.signature] = Known({})
 
-    def _probe(self, inputs: Tensor, signature: tuple) -> Known | None:
-        """Return what holds for graphs of this signature; None if these inputs have another."""
+    def _probe(self, inputs: Tensor, graph: Graph) -> Known | None:
+        """Return what holds for such graphs; None if these inputs have another.
+
+        Nothing holds unless h is what it is in float64, up to one part in a hundred.
+        """
         inputs = inputs.double() if inputs.is_floating_point() else inputs
         try:
             h, leaves = self._double.traced(inputs)
-            graph = graphs.read(h, leaves)
-            if graph.signature != signature:
+            exact = graphs.read(h, leaves)
+            if exact.signature != graph.signature:
                 return None
-            return agreeing(graph, leaves)
+            rows = min(len(h), len(graph.h))
+            fine = near(graph.h.detach()[:rows].double(), h.detach()[:rows], 1e-2)
+            return agreeing(exact, leaves) if fine else Known({})
         except (RuntimeError, NotImplementedError, AttributeError):
             return Known({})  # the functional road says what such a model lacks
 
@@ -86,7 +83,7 @@ class Alignment:
         self,
         graph: Graph,
         uses: Uses,
-        found: Mapping[Any, Gradient],
+        found: Sweep,
         inputs: Tensor,
         centred: bool,
     ) -> bool:
@@ -102,21 +99,22 @@ class Alignment:
             inputs: The chunk.
             centred: Something may have been subtracted from all outputs alike.
         """
-        if len(inputs) <= 1 or not self._is_due(graph, len(inputs)):
+        size = len(inputs) if found.swept else 0
+        if len(inputs) <= 1 or not self._is_due(graph, size):
             return True
         rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
         rows = rows.to(inputs.device)
         w = random_weights(graph.h.shape[1], graph.h)
         w = w - w.mean() if centred else w
 
+        chained = {node: (w @ g).unsqueeze(1) for node, g, _ in found.chain.along(rows)}
+
         def mixed(use):
-            if use.node not in found:
-                return None
-            g = use.rows(found[use.node].outer)
+            if use.node in chained or use.node not in found:
+                return chained.get(use.node)
+            g = use.rows(found.swept[use.node])
             places = _places(g.shape[1], len(inputs), use.order, rows)
-            along = torch.tensordot(w, g[:, places.flatten()], dims=1).unflatten(0, places.shape)
-            slope = found[use.node].slope
-            return along if slope is None else along * use.rows(slope[None])[0, places]
+            return torch.tensordot(w, g[:, places.flatten()], dims=1).unflatten(0, places.shape)
 
         if self._apart(self._network, graph, uses, mixed, inputs, rows, w):
             return True
@@ -126,14 +124,17 @@ class Alignment:
         for use in (use for named in uses.values() for use in named):
             one = plain[use.node]
             if use.node in found and one is not None:
-                whole = torch.tensordot(w, found[use.node].whole, dims=1)
+                whole = torch.tensordot(w, found.of(use.node), dims=1)
                 if not near(whole, one, _loose(w.dtype)):
                     return False
         return self._holds_in_double(graph, uses, inputs, rows, w.double())
 
-    def _is_due(self, graph: Graph, batch: int) -> bool:
-        """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph and size."""
-        key = graph.signature, batch
+    def _is_due(self, graph: Graph, size: int) -> bool:
+        """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph and size.
+
+        Batched backward passes of some operations are wrong at some sizes only.
+        """
+        key = graph.signature, size
         self._compared[key] = number = self._compared.get(key, 0) + 1
         return math.log(number, 4).is_integer()
 

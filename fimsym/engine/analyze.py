@@ -90,6 +90,7 @@ def analyze(
     Source:
         Soen & Sun (2024), Lemma 3.1; formulas from ``fimsym derive``.
     """
+    torch.empty(2**24, dtype=torch.uint8)
     with sharing() as ranks, differentiable_kernels(), torch.enable_grad():
         _check_keywords(family, constants)
         head = Head(family, link, constants)

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimsym.engine import classes
 from fimsym.engine.accumulate import Accumulator
+from fimsym.engine.chain import Start
+from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.network import Block
-from fimsym.engine.sweep import Gradient, Start
+from fimsym.engine.sweep import Sweep
 from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
 
 _POWERS = {
@@ -28,6 +29,9 @@ _POWERS = {
     "covariance": 4,
 }
 """Degree of every quantity in u, of which v counts two."""
+
+_MANY_CLASSES = 32
+"""So many that moments of columns cost less than gradients."""
 
 _BLOCK = 2**19
 """Entries of u that are built at a time."""
@@ -43,6 +47,7 @@ class Chunk:
         graph: Graph of the forward pass.
         start: Where its backward passes began.
         found: What they returned.
+        law: Whose mean was subtracted from them, if any.
         sums: What is added to.
         count: How many inputs it holds already.
     """
@@ -54,7 +59,8 @@ class Chunk:
         blocks: Mapping[str, Block],
         graph: Graph,
         start: Start,
-        found: Mapping[Any, Gradient],
+        found: Sweep,
+        law: Classes | None,
         sums: Accumulator,
         count: int,
     ):
@@ -65,15 +71,16 @@ class Chunk:
         self.graph = graph
         self.start = start
         self.found = found
+        self.law = law
         self.sums = sums
         self.count = count
         self.h: Tensor = graph.h.detach()
         self.batch: int = len(self.h)
         self.spread: bool = sums.squares is not None
-        self.centred: bool = head.is_centred(self.h)
         self.neurons: dict[Any, dict[str, Tensor]] = {}
         self.powers: dict[Any, dict[int, Tensor]] = {}
         self.curved: dict[Any, Tensor] = {}
+        self.bent: set[Any] = set()
 
     def add(self, name: str, uses: list[Use]) -> str:
         """Add a parameter's quantities; return the road it took."""
@@ -99,9 +106,9 @@ class Chunk:
             return False
         if len(use.along) != 1 or use.along != tuple(use.shape):
             return False
-        if use.node is self.start.last:
+        if use.node is self.start.last or use.node in self.found.chain.slopes:
             return True
-        return self.found[use.node].outer.shape[1:] == (self.batch, *use.along)
+        return self.found.swept[use.node].shape[1:] == (self.batch, *use.along)
 
     def _add_once(self, block: Block, use: Use) -> None:
         """Sum value · a^degree over the batch: one matrix product for each quantity."""
@@ -119,7 +126,7 @@ class Chunk:
                 left, right = pairs["fisher"]
                 spread = _spread(left, right) if use.transposed else _spread(right, left)
         else:
-            totals = {q: value.double().sum(0) for q, value in values.items()}
+            totals = {q: value.sum(0) for q, value in values.items()}
             spread = None
             if "fisher" in values and self.spread:
                 value = values["fisher"].double()
@@ -129,22 +136,57 @@ class Chunk:
     def _neuron_values(self, node) -> dict[str, Tensor]:
         """Return the quantities of every neuron of a node, [batch, neuron]."""
         if node is self.start.last:
+            if self.law is not None:
+                return self._of_law(self.law.moments_of_outputs())
             return self.head.of_outputs(self.asked, self.h)
-        gradient, head = self.found[node], self.head
+        if node in self.found.chain.slopes:
+            self._add_chain()
+            return self.neurons[node]
+        u = self.found.swept[node].transpose(0, 1)
         if node in self.curved:
-            u = gradient.whole.transpose(0, 1)
-            return head.values(self.asked, self.h, u, self.curved[node])
-        u = gradient.outer.transpose(0, 1)
-        if node is self.start.below and self.first and not self._is_bent_by_link:
-            columns = gradient.outer[:, 0]
-            values = self._with_zeros(head.along_columns(self.first, self.h, columns), u)
-        else:
-            values = self._values(self.h, u)
-        if gradient.slope is None:
-            return values
-        square = gradient.slope.square()
-        scales = {2: square, 4: square.square()}
-        return {q: value * scales[_POWERS[q]].to(value.dtype) for q, value in values.items()}
+            return self.head.values(self.asked, self.h, u, self.curved[node])
+        return self._values(u)
+
+    def _add_chain(self) -> None:
+        """Take the quantities of every neuron down a chain, some examples at a time."""
+        first = self.found.chain.links[0]
+        by_columns = self._takes_columns
+        if by_columns and self.law is not None and self.start.columns is not None:
+            columns = self.head.columns(self.start.columns)
+            values = self._of_law(self.law.moments_of_columns(columns))
+            self.neurons[first.node] = _scaled(values, self.found.chain.slopes[first.node])
+            if len(self.found.chain.links) == 1:
+                return
+        for rows in self.found.chain.blocks():
+            for node, u, v in self.found.chain.along(rows):
+                if not (by_columns and node is first.node):
+                    self._keep(node, rows, self._of_block(node, rows, u, v))
+
+    @property
+    def _takes_columns(self) -> bool:
+        """Whether the layer below the output layer is faster without gradients."""
+        first = self.found.chain.links[0].node
+        many = self.law is not None and self.h.shape[1] >= _MANY_CLASSES
+        straight = first not in self.curved and first not in self.bent
+        return many and bool(self.first) and straight
+
+    def _of_block(self, node, rows: slice, u: Tensor, v: Tensor | None) -> dict[str, Tensor]:
+        if node in self.curved:
+            return self.head.values(self.asked, self.h[rows], u, self.curved[node][rows])
+        if node not in self.bent:
+            return self._values(u, rows)
+        if self.law is not None:
+            return self._of_law(self.law[rows].moments(u, v, True))
+        return self.head.values(self.asked, self.h[rows], u, v)
+
+    def _keep(self, node, rows: slice, found: Mapping[str, Tensor]) -> None:
+        if node not in self.neurons:
+            self.neurons[node] = {
+                quantity: value.new_empty(self.batch, value.shape[1])
+                for quantity, value in found.items()
+            }
+        for quantity, value in found.items():
+            self.neurons[node][quantity][rows] = value
 
     def _add_shared(self, block: Block, uses: list[Use]) -> None:
         """Build u of some rows of the parameter at a time, and add its quantities."""
@@ -157,20 +199,31 @@ class Chunk:
         for first in range(0, height, size):
             part = slice(first, min(first + size, height))
             u = functools.reduce(torch.add, (use.jacobian(g, part) for use, g in places))
-            values = self._values(self.h, u)
+            values = self._values(u)
             at = slice(block.start + first * row, block.start + part.stop * row)
             self.sums.add(at, self.count, values)
 
-    def _values(self, h: Tensor, u: Tensor) -> dict[str, Tensor]:
-        """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param]."""
+    def _values(self, u: Tensor, rows: slice | Tensor = slice(None)) -> dict[str, Tensor]:
+        """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param].
+
+        Args:
+            u: ∂o/∂θ of some examples, [batch, output, param].
+            rows: Which examples these are.
+        """
+        h = self.h[rows]
         if self._is_bent_by_link:
             return self.head.values(self.asked, h, u, torch.zeros_like(u))
         values = {}
-        if self.first and self.centred:
-            values = self.head.values_of_centred(self.first, h, u)
-        elif self.first:
+        if self.first and self.law is not None:
+            return self._of_law(self.law[rows].moments(u, None, self.first != ("fisher",)))
+        if self.first:
             values = self.head.values(self.first, h, u, None)
         return self._with_zeros(values, u)
+
+    def _of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the quantities asked for; those that are missing vanish."""
+        some = values["fisher"]
+        return {q: values.get(q, some.new_zeros(()).expand_as(some)) for q in self.asked}
 
     @property
     def _is_bent_by_link(self) -> bool:
@@ -184,14 +237,12 @@ class Chunk:
     def _of_use(self, use: Use) -> Tensor:
         """Return the gradients at a use, [output, batch, position, *channels]."""
         if use.node is self.start.last:
-            gradient = Gradient(torch.eye(self.h.shape[1]).to(self.h).unsqueeze(1))
+            g = torch.eye(self.h.shape[1]).to(self.h).expand(self.batch, -1, -1)
+            if self.law is not None:
+                g = self.law.centred(g[0], self.law.lag(g[0]))
+            g = g.transpose(0, 1)
         else:
-            gradient = self.found[use.node]
-        if self.centred and use.node in (self.start.last, self.start.below):
-            outer = classes.centred(self.h, gradient.outer[:, :1])
-            gradient = Gradient(outer, gradient.slope)
-        g = gradient.whole
-        g = g.expand(-1, self.batch, -1) if use.node is self.start.last else g
+            g = self.found.of(use.node)
         g = use.rows(g)
         if use.order == "batch":
             return g.unflatten(1, (self.batch, -1))
@@ -208,7 +259,7 @@ class Chunk:
         picked = g[:, example, position].transpose(0, 1)
         u = g.new_zeros(len(keys), outputs, features).index_add_(0, inverse, picked)
         owner, row = keys // use.shape[0], keys % use.shape[0]
-        values = self._values(self.h[owner], u)
+        values = self._values(u, owner)
         totals, spread = {}, None
         for quantity, value in values.items():
             value = value.double()
@@ -226,6 +277,13 @@ class Chunk:
         if spread is not None:
             spread = spread.flatten()
         self.sums.add_totals(where, self.count, self.batch, totals, spread)
+
+
+def _scaled(values: Mapping[str, Tensor], slope: Tensor) -> dict[str, Tensor]:
+    """Return the quantities of φ'(z) u from those of u."""
+    square = slope.square()
+    scales = {2: square, 4: square.square()}
+    return {q: value * scales[_POWERS[q]].to(value.dtype) for q, value in values.items()}
 
 
 def _powers_of(inputs: Tensor) -> dict[int, Tensor]:

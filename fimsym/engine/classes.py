@@ -3,90 +3,187 @@
 Every result is that of the generated evaluator; what is saved are passes over ∂h/∂θ.
 
 Source: Soen & Sun (2024), section 3: I = Σ_c p_c ũ_c² and V₁ = Σ_c p_c (ũ_c² − I)² with
-ũ = u − Σ_c p_c u_c.
+ũ = u − Σ_c p_c u_c; V₂ = Σ_c p_c ṽ_c² and Cov(Î₁, Î₂) = −Σ_c p_c (ũ_c² − I) ṽ_c.
 """
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
+QUANTITIES = ("fisher", "variance_score_squared", "variance_negative_hessian", "covariance")
+"""What there are shortcuts for."""
 _LONGEST = 512
 """Most classes that a matrix product, which adds them up in order, sums in float32."""
-_ENTRIES = 2**18
+_ENTRIES = 2**19
 """Entries of ũ that are taken at a time, so that they stay in the processor's cache."""
+_ROUNDING = 2e-5
+"""Largest bound on the relative error of central moments in float32; else float64 is taken."""
 
 
-def centred(h: Tensor, g: Tensor) -> Tensor:
-    """Return g̃ = g − Σ_c p_c g_c without cancellation next to p_c = 1.
-
-    Args:
-        h: Natural parameters, [batch, output].
-        g: [output, batch or 1, feature].
-
-    Returns:
-        [output, batch, feature].
-    """
-    top = h.argmax(-1)
-    others = torch.softmax(h.double(), -1).scatter_(-1, top[:, None], 0.0).to(g.dtype)
-    likeliest = g[top, torch.arange(len(h), device=h.device) if g.shape[1] > 1 else 0]
-    shifted = g - likeliest
-    mean = others.unsqueeze(1) @ shifted.transpose(0, 1)
-    return shifted.sub_(mean.squeeze(1))
-
-
-def moments_of_centred(h: Tensor, u: Tensor, with_variance: bool) -> dict[str, Tensor]:
-    """Return I, and V₁ if asked for, of derivatives whose mean is zero, each [batch, param].
+class Classes:
+    """The law of one label, and what follows from its logits alone.
 
     Args:
         h: Natural parameters, [batch, output].
-        u: ũ, [batch, output, param].
-        with_variance: Also return V₁.
     """
-    p = torch.softmax(h.double(), -1).to(u.dtype).unsqueeze(1)
-    rows = max(1, _ENTRIES // max(1, u[0].numel()))
-    fisher, variance = (u.new_empty(len(u), 1, u.shape[-1]) for _ in range(2))
-    for first in range(0, len(u), rows):
-        part = slice(first, first + rows)
-        square = u[part].square()
-        fisher[part] = mean = _weighted_sum(p[part], square)
-        if with_variance:
-            variance[part] = _weighted_sum(p[part], square.sub_(mean).square_())
-    found = {"fisher": fisher.squeeze(1)}
-    return found | {"variance_score_squared": variance.squeeze(1)} if with_variance else found
+
+    def __init__(self, h: Tensor):
+        self.top = h.argmax(-1)
+        self._double = torch.softmax(h.double(), -1)
+        self.p = self._double.to(h.dtype).unsqueeze(1)
+
+    @functools.cached_property
+    def _others(self) -> Tensor:
+        """Probabilities with 0 for the likeliest class."""
+        return self._double.scatter(-1, self.top[:, None], 0.0)
+
+    def __getitem__(self, rows: slice | Tensor) -> Classes:
+        """Return the law of some inputs."""
+        found = object.__new__(Classes)
+        found.top, found._double, found.p = self.top[rows], self._double[rows], self.p[rows]
+        return found
+
+    def lag(self, w: Tensor) -> Tensor:
+        """Return Σ_j p_j w_j − w_t, t the likeliest class, without cancellation next to p_t = 1.
+
+        Args:
+            w: [output, feature].
+
+        Returns:
+            [batch, feature].
+        """
+        rest = self._others.sum(-1, keepdim=True).to(w.dtype)
+        return self._others.to(w.dtype) @ w - rest * w[self.top]
+
+    def centred(self, w: Tensor, lag: Tensor) -> Tensor:
+        """Return w_c − Σ_j p_j w_j.
+
+        Args:
+            w: [output, feature].
+            lag: What `lag` returns.
+
+        Returns:
+            [batch, output, feature].
+        """
+        found = w - (w[self.top] + lag).unsqueeze(1)
+        found[torch.arange(len(lag), device=w.device), self.top] = -lag
+        return found
+
+    def moments(self, u: Tensor, v: Tensor | None, with_variance: bool) -> dict[str, Tensor]:
+        """Return the quantities of derivatives whose means are zero, each [batch, param].
+
+        Args:
+            u: ũ, [batch, output, param].
+            v: ṽ, likewise; without it I, and V₁ if asked for, are all.
+            with_variance: Return more than I.
+        """
+        names = QUANTITIES if v is not None else QUANTITIES[: 2 if with_variance else 1]
+        found = {name: u.new_empty(len(u), 1, u.shape[-1]) for name in names}
+        size = max(1, _ENTRIES // max(1, u[0].numel()))
+        for first in range(0, len(u), size):
+            rows = slice(first, first + size)
+            square = u[rows].square()
+            fisher = found["fisher"][rows] = self._weighted_sum(rows, square)
+            if not with_variance:
+                continue
+            square.sub_(fisher)
+            if v is not None:
+                product = square * v[rows]
+                found["covariance"][rows] = self._weighted_sum(rows, product).neg_()
+                bent = torch.square(v[rows], out=product)
+                found["variance_negative_hessian"][rows] = self._weighted_sum(rows, bent)
+            found["variance_score_squared"][rows] = self._weighted_sum(rows, square.square_())
+        return {name: value.squeeze(1) for name, value in found.items()}
+
+    def _weighted_sum(self, rows: slice, values: Tensor) -> Tensor:
+        p = self.p[rows]
+        if p.shape[-1] > _LONGEST:
+            return (p.mT * values).sum(1, keepdim=True)
+        return p @ values
+
+    def moments_of_outputs(self) -> dict[str, Tensor]:
+        """Return I = p_c q_c and V₁ = p_c q_c (p_c − q_c)², q = 1 − p, each [batch, output].
+
+        They are those of a parameter that is added to one logit, u = e_c.
+        """
+        rest = self._others.sum(-1, keepdim=True)
+        q = (1 - self._double).scatter_(-1, self.top[:, None], rest)
+        fisher = self._double * q
+        variance = (self._double - q).square_().mul_(fisher)
+        return dict(zip(QUANTITIES, (x.to(self.p.dtype) for x in (fisher, variance)), strict=False))
+
+    def moments_of_columns(self, columns: Columns) -> dict[str, Tensor]:
+        """Return I and V₁ of u = w for every input, each [batch, param].
+
+        Raw moments are matrix products p W^k. Where one class t has more than half of the
+        probability they are taken without it, and then about w_t, so that what cancels is as
+        small as 1 − p_t. Inputs for which the dtype of the columns holds too few digits are
+        taken in float64.
+
+        Args:
+            columns: Columns w of a matrix.
+        """
+        lonely = self._double.gather(-1, self.top[:, None]) > 0.5
+        p = torch.where(lonely, self._others, self._double)
+        about = lonely * self._double.new_ones(1)
+        fisher, variance, fine = _central(p, columns.powers, self.top, about)
+        rows = (~fine).nonzero().squeeze(1)
+        if len(rows) and columns.powers.dtype != torch.float64:
+            exact = _central(p[rows], columns.precise, self.top[rows], about[rows])
+            fisher[rows], variance[rows] = (value.to(fisher.dtype) for value in exact[:2])
+        return dict(zip(QUANTITIES, (fisher, variance), strict=False))
 
 
-def _weighted_sum(p: Tensor, values: Tensor) -> Tensor:
-    if p.shape[-1] > _LONGEST:
-        return (p.mT * values).sum(1, keepdim=True)
-    return p @ values
-
-
-def central_moments(h: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Σ_c p_c (w_c − w̄)² and Σ_c p_c (w_c − w̄)⁴ of columns w of a matrix, [batch, param].
-
-    Raw moments are matrix products p W^k. They are taken without the likeliest class t, and
-    then about w_t, so that what cancels is as small as 1 − p_t; in float64.
+class Columns:
+    """Columns w of a matrix and their powers up to the fourth, side by side.
 
     Args:
-        h: Natural parameters of the categorical, [batch, output].
-        columns: W, [output, param].
+        matrix: W, [output, param].
     """
-    top = h.argmax(-1)
-    others = torch.softmax(h.double(), -1).scatter_(-1, top[:, None], 0.0)
-    w = columns.double()
-    w = w - w.mean(0)
-    square = w.square()
-    first, second, third, fourth = (others @ x for x in (w, square, square * w, square.square()))
-    rest = others.sum(-1, keepdim=True)
-    t = w[top]
-    # Σ_(c≠t) p_c (w_c − t)^k by Horner's scheme in −t
+
+    def __init__(self, matrix: Tensor):
+        self._matrix = matrix
+        self.powers = self.precise.to(matrix.dtype)
+
+    @functools.cached_property
+    def precise(self) -> Tensor:
+        """The powers in float64."""
+        w = self._matrix.double()
+        w = w - w.mean(0)
+        square = w.square()
+        return torch.cat((w, square, square * w, square.square()), 1)
+
+
+def _central(p: Tensor, powers: Tensor, top: Tensor, about: Tensor) -> tuple[Tensor, ...]:
+    """Return I and V₁, and for which inputs rounding is known to be small.
+
+    Args:
+        p: Probabilities, without that of the likeliest class where moments are about it.
+        powers: w, w², w³ and w⁴, [output, 4 param].
+        top: The likeliest class.
+        about: One where moments are about it, zero where they are about 0, [batch, 1].
+    """
+    p, about = p.to(powers.dtype), about.to(powers.dtype)
+    first, second, third, fourth = (p @ powers).chunk(4, 1)
+    rest = p.sum(-1, keepdim=True)
+    t = powers[top, : first.shape[1]] * about
+    # Σ_c p_c (w_c − t)^k by Horner's scheme in −t
     about_4 = fourth - t * (4 * third - t * (6 * second - t * (4 * first - t * rest)))
     about_3 = third - t * (3 * second - t * (3 * first - t * rest))
     about_2 = second - t * (2 * first - t * rest)
     mean = first - t * rest
-    variance = about_2 - mean.square()
-    return variance, about_4 - mean * (4 * about_3 - mean * (6 * about_2 - 3 * mean.square()))
+    fisher = about_2 - mean.square()
+    variance = about_4 - mean * (4 * about_3 - mean * (6 * about_2 - 3 * mean.square()))
+    variance = variance - fisher.square()
+    # |Σ p (w_c − t)^k| ≤ 2^(k−1) (Σ p |w_c|^k + Σ p |t|^k), and so are the sizes of its terms.
+    far = t.square()
+    eps = 4 * torch.finfo(p.dtype).eps / _ROUNDING
+    fine = eps * 2 * (second + rest * far) <= fisher
+    fine &= eps * 8 * (fourth + rest * far.square()) <= variance
+    return fisher.clamp_(min=0), variance.clamp_(min=0), fine.all(1)
 
 
 def log_sum_of_others(h: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fimsym.engine import graph as graphs
+from fimsym.engine.chain import Chain, start_of
 from fimsym.engine.derivatives import curvatures_along
 from fimsym.engine.graph import Graph
 from fimsym.engine.jets import Jet, NoJetRule, Shifted, is_affine_along, second_order
@@ -26,7 +28,7 @@ class Curvatures:
 
     def __init__(self, network: Network):
         self._network = network
-        self._double = network.double()
+        self._double = network.double
         self._blocks = dict(network.parameters())
         self._holds: dict[str, bool] = {}
         self._affine: dict[tuple[str, tuple], bool] = {}
@@ -85,13 +87,39 @@ class Curvatures:
                 continue
             try:
                 if name not in self._holds:
-                    self._holds[name] = self._agrees(name, use, inputs)
+                    self._holds[name] = self._agrees(name, use, inputs, self._curved)
                 if self._holds[name]:
                     neurons = torch.arange(use.shape[0], device=inputs.device)
                     return self._curved(self._network, name, use, inputs, neurons)
             except NoJetRule:
                 self._holds[name] = False
         return None
+
+    def of_chain_hold(self, name: str, uses: dict[str, list[Use]], inputs: Tensor) -> bool:
+        """Tell whether a chain of layers gives a parameter's neurons their second derivatives.
+
+        Args:
+            name: Parameter of a layer in a chain, a product's weight or a shift.
+            uses: The single use of each.
+            inputs: Some inputs, [batch, …].
+        """
+        key = f"{name} in a chain"
+        if key not in self._holds:
+            self._holds[key] = self._agrees(name, uses[name][0], inputs, self._of_chain)
+        return self._holds[key]
+
+    def _of_chain(self, network, name, use, inputs, neurons) -> Tensor:
+        h, leaves = network.traced(inputs)
+        graph = graphs.read(h, leaves)
+        found = graph.uses[name]
+        if not found:
+            raise NoJetRule(name)
+        start = start_of(graph)
+        chain = Chain(start, len(start.links), h.detach(), None, True)
+        for node, _, v in chain.along(slice(None)):
+            if node is found[0].node and v is not None:
+                return v[..., neurons]
+        raise NoJetRule(name)
 
     def _curved(self, network: Network, name: str, use: Use, inputs: Tensor, neurons: Tensor):
         """Return v of some neurons, [batch, output, neuron]."""
@@ -113,12 +141,12 @@ class Curvatures:
             found.append(second)
         return torch.cat(found).permute(1, 2, 0)
 
-    def _agrees(self, name: str, use: Use, inputs: Tensor) -> bool:
-        """Compare one example with double backward passes in float64."""
+    def _agrees(self, name: str, use: Use, inputs: Tensor, way) -> bool:
+        """Compare a way for one example with double backward passes in float64."""
         example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
         count = use.shape[0]
         neurons = torch.arange(0, count, max(1, count // 3), device=inputs.device)
-        rule = self._curved(self._double, name, use, example, neurons)[0]
+        rule = way(self._double, name, use, example, neurons)[0]
         places = neurons
         if isinstance(use, Product):
             a = use.inputs[0].detach().double()

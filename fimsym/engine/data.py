@@ -18,11 +18,14 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
+from fimsym.engine.network import Network
 from fimsym.errors import DomainError, ShapeError, UnsupportedError
 
 Data = Tensor | np.ndarray | Iterable[Any]
 Batch = tuple[Tensor, Tensor | None]
 
+LOOKED_AT = 8
+"""Inputs that are looked at before the size of the first piece is chosen."""
 _LARGEST_PIECE = 2**28
 """Bytes."""
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -73,7 +76,7 @@ class Rows:
             raise ShapeError("data is empty; expected at least one input.")
 
 
-def grouped(batches: Iterable[Batch], wanted: Callable[[], int | None]) -> Iterator[Batch]:
+def grouped(batches: Iterable[Batch], wanted: Callable[[Tensor], int | None]) -> Iterator[Batch]:
     """Merge and cut batches, so that the size of a piece does not depend on theirs.
 
     Only batches of equal trailing shape and dtype, in inputs and labels, are merged. Pieces
@@ -81,8 +84,8 @@ def grouped(batches: Iterable[Batch], wanted: Callable[[], int | None]) -> Itera
 
     Args:
         batches: Pairs (inputs, labels or None).
-        wanted: Returns the largest number of rows of the next piece, or None for the next
-            batch as it came; asked anew for every piece.
+        wanted: Returns the largest number of rows of the next piece, given its first inputs, up
+            to eight, or None for the next batch as it came; asked anew for every piece.
     """
     held = _Held()
     for batch in batches:
@@ -111,10 +114,22 @@ class _Held:
     def pieces(self, wanted, everything) -> Iterator[Batch]:
         """Yield full pieces, and with `everything` also what remains."""
         while self._batches:
-            rows = self._allowed(wanted())
+            if self._rows < LOOKED_AT and not everything:
+                return
+            rows = self._allowed(wanted(self._first()))
             if self._rows < rows and not everything:
                 return
             yield self._cut(rows)
+
+    def _first(self) -> Tensor:
+        """Return the first inputs that are held."""
+        found, rows = [], 0
+        for inputs, _ in self._batches:
+            found.append(inputs[: LOOKED_AT - rows])
+            rows += len(found[-1])
+            if rows == LOOKED_AT:
+                break
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def _allowed(self, rows):
         first, _ = self._batches[0]
@@ -140,9 +155,10 @@ class _Held:
         return torch.cat(inputs), None if labels[0] is None else torch.cat(labels)
 
 
-def placed(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    """Return a batch on a device; floating-point inputs in a dtype, others as they are."""
+def placed(batch: Batch, network: Network) -> Batch:
+    """Return a batch where a network is; floating-point inputs in its dtype, others as they are."""
     inputs, labels = batch
+    device, dtype = network.device, network.dtype
     inputs = inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)
     return inputs, None if labels is None else labels.to(device)
 
@@ -155,7 +171,16 @@ def length(data: Data) -> int | None:
         return len(data) if data.ndim else None
     if isinstance(data, DataLoader):
         return _length_of_loader(data)
+    if isinstance(data, list):
+        lengths = [len(batch) for batch in map(_inputs_of, data) if batch is not None]
+        return sum(lengths) if len(lengths) == len(data) else None
     return None
+
+
+def _inputs_of(batch: Any) -> Any:
+    """Return a batch's inputs, None if that is no array of rows."""
+    inputs: Any = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    return inputs if _is_array(inputs) and inputs.ndim else None
 
 
 def _length_of_loader(loader):

@@ -95,7 +95,7 @@ class Differentiator:
     def __init__(self, network: Network, order: str):
         self.order = order
         self._network = network
-        self._double = network.double()
+        self._double = network.double
         self._ways = list(FIRST if order == "first" else SECOND)
         self._truth = _gradient_along if order == "first" else curvatures_along
         self._largest = torch.zeros((), dtype=torch.float64, device=network.device)

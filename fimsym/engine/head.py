@@ -47,6 +47,7 @@ class Head:
         self.module: ModuleType = evaluator(self.spec)
         self.link: str = link or "natural"
         self._to_natural = self.module.LINKS[known.name] if known else None
+        self._columns: dict[int, classes.Columns] = {}
 
     @property
     def minimum_outputs(self) -> int:
@@ -70,7 +71,12 @@ class Head:
         ), second
 
     def check(self, outputs: Tensor, first_row: int) -> None:
-        """Raise ShapeError or DomainError unless every row is in the domain of the head."""
+        """Raise ShapeError or DomainError unless every row is in the domain of the head.
+
+        Rows are finite numbers.
+        """
+        if self._to_natural is None and not self.spec.domain and self.spec.structure != "matrix":
+            return
         try:
             self._natural(outputs)
         except DomainError:
@@ -183,56 +189,27 @@ class Head:
         eye = torch.eye(count).to(outputs).expand(batch, count, count)
         return self.values(asked, outputs, eye, torch.zeros_like(eye))
 
-    def along_columns(
-        self, asked: Sequence[str], outputs: Tensor, columns: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the quantities of parameters that move every example's output alike.
+    def classes(self, outputs: Tensor) -> classes.Classes | None:
+        """Return the law of one label out of several classes, if that is what this is.
 
-        Args:
-            asked: Names of quantities that need no second derivative.
-            outputs: o, [batch, output].
-            columns: ∂o/∂θ of every example, [output, param].
-
-        Returns:
-            Each [batch, param].
+        Derivatives may then be centred before they reach the parameters: adding the same
+        number to every logit changes no probability, and centring, being linear, may be done
+        at the output.
         """
-        if self.is_centred(outputs) and outputs.dtype != torch.float64:
-            second, fourth = classes.central_moments(outputs, columns)
-            found = {"fisher": second, "variance_score_squared": fourth - second.square()}
-            return {quantity: found[quantity].clamp(min=0) for quantity in asked}
-        u = columns.expand(len(outputs), *columns.shape)
-        return self.values(asked, outputs, u, None)
-
-    def is_centred(self, outputs: Tensor) -> bool:
-        """Tell whether derivatives may be centred before they reach the parameters.
-
-        Adding the same number to every logit changes no probability, and centring, being
-        linear, may be done at the output.
-        """
-        return (
+        is_one = (
             self.spec.name == "categorical"
             and self._to_natural is None
             and outputs.shape[1] > 2
             and outputs.dtype in (torch.float32, torch.float64)
         )
+        return classes.Classes(outputs) if is_one else None
 
-    def values_of_centred(
-        self, asked: Sequence[str], outputs: Tensor, first: Tensor
-    ) -> dict[str, Tensor]:
-        """Return quantities of first derivatives whose mean Σ_c p_c u_c is zero already.
-
-        Args:
-            asked: Names of quantities that need no second derivative.
-            outputs: o, [batch, output].
-            first: ũ, [batch, output, param].
-
-        Returns:
-            Each [batch, param].
-        """
-        found = classes.moments_of_centred(outputs, first, len(asked) > 1)
-        if all(bool(value.sum().isfinite()) for value in found.values()):
-            return {quantity: found[quantity] for quantity in asked}
-        return self.values(asked, outputs, first, None)
+    def columns(self, matrix: Tensor) -> classes.Columns:
+        """Return the powers of an output layer's weight, computed once."""
+        key = matrix.data_ptr()
+        if key not in self._columns:
+            self._columns[key] = classes.Columns(matrix)
+        return self._columns[key]
 
     @property
     def _merges(self) -> bool:

@@ -18,10 +18,12 @@ class Interruption:
 
     Attributes:
         requested: Whether the signal came.
+        during_work: Whether it came otherwise than during a wait for the next item.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.during_work = False
         self._waiting = False
         self._installed = False
 
@@ -63,3 +65,4 @@ class Interruption:
         self.requested = True
         if self._waiting:
             raise KeyboardInterrupt
+        self.during_work = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator
 
 import torch
@@ -99,8 +100,9 @@ class Network:
         for name, start, stop in zip(self.names, self._starts, self._ends, strict=True):
             yield name, Block(start, stop)
 
+    @functools.cached_property
     def double(self) -> Network:
-        """Return the same network in float64."""
+        """The same network in float64."""
         copied = copy.copy(self)
         copied.dtype = torch.float64
         copied.theta = self.theta.double()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fimsym.engine.chain import start_of
 from fimsym.engine.graph import Graph
-from fimsym.engine.sweep import start_of
 from fimsym.engine.uses import Use, split_rows
 
 _TOLERANCE = 1e-9
@@ -81,7 +81,8 @@ def agreeing(graph: Graph, leaves) -> Known:
         node: g.numel() // batch for node, g in plain.items() if node in taken and g is not None
     }
     start = start_of(graph)
-    swept = sum(size for node, size in held.items() if node not in (start.last, start.below))
+    chained = {start.last, *(link.node for link in start.links)}
+    swept = sum(size for node, size in held.items() if node not in chained)
     patches = sum(use.patches for use in taken.values()) // batch
     return Known(agreeing, Sizes(sum(held.values()), swept, patches))
 
@@ -125,8 +126,16 @@ def near(one: Tensor, other: Tensor, tolerance: float) -> bool:
     if not one.is_floating_point():
         return bool((one == other).all())
     other = other.to(one.dtype)
-    size = other.abs().max() + torch.finfo(one.dtype).tiny if other.numel() else 0
-    return not other.numel() or bool((one - other).abs().max() <= tolerance * size)
+    if not other.numel():
+        return True
+    size = largest(other) + torch.finfo(one.dtype).tiny
+    return bool(largest(one - other) <= tolerance * size)
+
+
+def largest(values: Tensor) -> Tensor:
+    """Return max |x|, NaN if there is one."""
+    low, high = torch.aminmax(values)
+    return torch.maximum(-low, high)
 
 
 def random_weights(size: int, like: Tensor) -> Tensor:

@@ -21,19 +21,21 @@ from torch import Tensor
 from fimsym.engine import graph as graphs
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
+from fimsym.engine.chain import Start, start_of
 from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import DIRECTIONS, Curvatures
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Network
-from fimsym.engine.sweep import Start, every_output, start_of
+from fimsym.engine.sweep import Sweep
 from fimsym.engine.uses import Use
 
 ROADS = ("structured", "shared", "functional")
 """From fast to slow."""
 
 _LOOKED_AT = 8
-_TARGET = 32 * 10**6
+_TARGET = 16 * 10**6
+_TARGET_OF_SWEEPS = 64 * 10**6
 _TARGET_OF_SERIES = 96 * 10**6
 
 
@@ -75,7 +77,8 @@ class Roads:
                 for name, uses in graph.uses.items()
                 if not _single(uses, inputs) and not self.curvatures.vanish(name, graph, inputs)
             }
-        target = _TARGET_OF_SERIES if self.second else _TARGET
+        target = _TARGET_OF_SWEEPS if sizes.swept else _TARGET
+        target = _TARGET_OF_SERIES if self.second else target
         return max(1, min(self.limit, target) // each), rest
 
     def trace(self, inputs: Tensor) -> Graph:
@@ -91,14 +94,15 @@ class Roads:
         uses = self.alignment.uses(graph, inputs)
         start = start_of(graph)
         nodes = _below(graph, uses, start)
-        centred = self.head.is_centred(graph.h)
-        found = every_output(start, graph, nodes, not graph.loops, centred)
+        law = self.head.classes(graph.h.detach())
+        found = Sweep(start, graph, nodes, not graph.loops, law, self.second)
+        centred = law is not None
         if not self.alignment.holds(graph, uses, found, inputs, centred):
-            found = every_output(start, graph, nodes, False, centred)
+            found = Sweep(start, graph, nodes, False, law, self.second)
             if graph.loops or not self.alignment.holds(graph, uses, found, inputs, centred):
                 self.alignment.forget(graph)
                 uses = {}
-        chunk = Chunk(self.head, self.asked, self.blocks, graph, start, found, sums, count)
+        chunk = Chunk(self.head, self.asked, self.blocks, graph, start, found, law, sums, count)
         if self.second:
             uses = self._with_curvatures(uses, chunk, inputs)
         rest = set(self.network.names) - uses.keys()
@@ -122,7 +126,11 @@ class Roads:
             elif len(named) == 1 and chunk.once(named[0]):
                 by_node.setdefault(named[0].node, []).append(name)
         for node, names in by_node.items():
-            if node is not chunk.start.last:
+            if node in chunk.found.chain.bends and self.curvatures.of_chain_hold(
+                names[0], uses, inputs
+            ):
+                chunk.bent.add(node)
+            elif node is not chunk.start.last:
                 curved = self.curvatures.of_neurons(names, uses, inputs)
                 if curved is None:
                     continue

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from fimsym.engine import data as inputs_of
@@ -17,10 +21,6 @@ from fimsym.engine.roads import Roads
 from fimsym.engine.stochastic import Probing
 from fimsym.errors import FimsymError, ShapeError
 from fimsym.report.progress import progress as progress_bar
-
-_LOOKED_AT = 8
-_FIRST_ROWS = 32
-"""Inputs of the first chunk, after which it is known how many fit."""
 
 
 class Run:
@@ -53,6 +53,7 @@ class Run:
         self.count = 0
         self.outputs = 0
         self.rows = 1
+        self.own: int | None = None
         self.roads = Roads(network, head, asked, limit)
         self.functional = Functional(network, head, asked, limit, probing)
 
@@ -68,18 +69,15 @@ class Run:
         """Add up this process's rows, until told to stop."""
         ranks = self.ranks
         total = inputs_of.length(data)
-        own = ranks.rows(total)
+        self.own = own = ranks.rows(total)
         rows = inputs_of.Rows(data, ranks.rank, ranks.world)
         what = "analyzing" if ranks.world == 1 else f"analyzing, rank 0 of {ranks.world}"
         with progress_bar(what, own, show and ranks.rank == 0) as advance:
             for batch in inputs_of.grouped(stop.until_requested(rows), self._wanted):
-                if stop.requested:
+                if stop.during_work:
                     break
-                inputs, labels = inputs_of.placed(batch, self.network.device, self.network.dtype)
-                try:
-                    self._add(inputs, labels, advance)
-                except FimsymError as error:
-                    raise ranks.located(error) from error.__cause__
+                with self._located():
+                    self._add(*inputs_of.placed(batch, self.network), advance)
         return Share(
             count=self.count,
             read=rows.read,
@@ -91,13 +89,23 @@ class Run:
             taken=(self.roads.taken, self.functional.ways),
         )
 
-    def _wanted(self) -> int:
-        return self.rows if self.outputs else _FIRST_ROWS
+    def _wanted(self, inputs: Tensor) -> int:
+        """Return how many inputs to take at a time; the first are looked at for that."""
+        if not self.outputs:
+            with self._located():
+                self._start(inputs_of.placed((inputs, None), self.network)[0])
+        return self.rows
+
+    @contextlib.contextmanager
+    def _located(self) -> Iterator[None]:
+        """Say which process an error about its inputs comes from."""
+        try:
+            yield
+        except FimsymError as error:
+            raise self.ranks.located(error) from error.__cause__
 
     def _add(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
         """Add some inputs, as many at a time as fit."""
-        if self.count == 0:
-            self._start(inputs[:_LOOKED_AT])
         for start in range(0, len(inputs), self.rows):
             part = slice(start, start + self.rows)
             self._add_chunk(inputs[part], None if labels is None else labels[part], advance)
@@ -109,6 +117,8 @@ class Run:
         self.rows, rest = self.roads.rows(inputs)
         if rest:
             self.rows = min(self.rows, self.functional.rows(rest, self.outputs))
+        if self.own:
+            self.rows = math.ceil(self.own / math.ceil(self.own / self.rows))
 
     def _add_chunk(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
         graph = self.roads.trace(inputs)
@@ -131,16 +141,13 @@ class Run:
 
     def _result(self, grouping, share: Share) -> Analysis:
         network = self.network
-        values = {
-            quantity: network.split((total / share.count).cpu())
-            for quantity, total in self.sums.sums.items()
-            if not quantity.startswith(ERROR)
-        }
-        errors = {
-            quantity.removeprefix(ERROR): network.split((total.sqrt() / share.count).cpu())
-            for quantity, total in self.sums.sums.items()
-            if quantity.startswith(ERROR)
-        }
+        values, errors = {}, {}
+        for quantity, mean in self.sums.means(share.count).items():
+            if quantity.startswith(ERROR):
+                error = (mean / share.count).sqrt_()
+                errors[quantity.removeprefix(ERROR)] = network.split(error)
+            else:
+                values[quantity] = network.split(mean)
         spread = {}
         if self.sums.squares is not None:
             divisor = share.count - 1 if share.count > 1 else float("nan")

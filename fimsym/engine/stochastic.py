@@ -93,7 +93,7 @@ class Probes:
     def __init__(self, network: Network, probing: Probing):
         self.pairs = probing.pairs
         self._network = network
-        self._double = network.double()
+        self._double = network.double
         self._generator = torch.Generator().manual_seed(probing.seed)
         self._product: Product = forward_over_reverse
         self._seen: set[tuple[Block, int]] = set()

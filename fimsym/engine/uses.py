@@ -90,7 +90,7 @@ class Product(Use):
             g = g[..., part]
         else:
             a = a[..., part]
-        left = g.permute(1, 0, 3, 2).reshape(batch, -1, positions)
+        left = g.permute(1, 2, 0, 3).reshape(batch, positions, -1).mT
         u = torch.bmm(left, a) if positions > 1 else left * a
         u = u.reshape(batch, outputs, g.shape[-1], a.shape[-1])
         return (u if self.transposed else u.mT).flatten(2)
@@ -144,12 +144,12 @@ class Convolution(Use):
             patches = patches[:, first : first + groups]
         g = g.reshape(outputs, batch, repeats, groups, -1, places)
         left = g.permute(1, 3, 0, 4, 2, 5).reshape(batch * groups, -1, repeats * places)
-        u = torch.bmm(left, patches.reshape(batch * groups, repeats * places, -1))
+        u = torch.bmm(left, patches.reshape(batch * groups, -1, repeats * places).mT)
         u = u.reshape(batch, groups, outputs, -1, u.shape[-1])
         return u.transpose(1, 2).reshape(batch, outputs, -1)
 
     def _unfolded(self, batch: int, repeats: int) -> Tensor:
-        """Return what each position sees, [batch, group, repeat · position, window]."""
+        """Return what each position sees, [batch, group, window, repeat · position]."""
         axes = self.inputs.ndim - 2
         padding = [size for pad in reversed(self.padding) for size in (pad, pad)]
         a = functional.pad(self.inputs, padding)
@@ -160,8 +160,8 @@ class Convolution(Use):
         a = a.unflatten(2, (self.groups, -1))
         places = range(4, 4 + axes)
         windows = range(4 + axes, 4 + 2 * axes)
-        a = a.permute(0, 2, 1, *places, 3, *windows)
-        return a.reshape(batch, self.groups, -1, self.shape[1:].numel())
+        a = a.permute(0, 2, 3, *windows, 1, *places)
+        return a.reshape(batch, self.groups, self.shape[1:].numel(), -1)
 
 
 @dataclasses.dataclass
