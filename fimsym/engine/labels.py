@@ -6,7 +6,6 @@ pass seeded with ∂ log p(y|o)/∂o = g′(o)ᵀ (t(y) − η), with h = g(o) t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -17,8 +16,8 @@ from fimsym.engine import classes
 from fimsym.engine.data import check_labels
 from fimsym.engine.head import Head
 from fimsym.errors import DomainError, ShapeError, SpecError, UnsupportedError
-from fimsym.families import families, family
-from fimsym.families.formula import interpret
+from fimsym.families import family
+from fimsym.laws.algebra import evaluate
 
 MISSING = (
     "the empirical Fisher needs labels, and the data holds inputs alone; expected (inputs, "
@@ -99,12 +98,9 @@ def statistics(head: Head, labels: Tensor, outputs: int, first_row: int = 0) -> 
 
 
 def _of_formulas(head: Head, y: Tensor, first_row: int) -> Tensor:
-    names = {"y": y, "pi": math.pi, **head.constants}
     try:
-        found = [
-            interpret(text, names, _FUNCTIONS, _number) + torch.zeros_like(y)
-            for text in head.spec.sufficient_statistics
-        ]
+        names = {"y": y, **head.constants}
+        found = [evaluate(t, names) + torch.zeros_like(y) for t in head.spec.sufficient_statistics]
     except SpecError as error:
         raise UnsupportedError(
             f"{head.spec.name} does not say what t(y) is in a formula ({error}). Give the family "
@@ -140,7 +136,7 @@ def _residual(head: Head, h: Tensor, t: Tensor) -> Tensor:
     return t * torch.sigmoid(-odds) - (total - t) * torch.sigmoid(odds)
 
 
-_COUNTING = {"categorical", "multinomial", "bernoulli", "binomial"} & set(families())
+_COUNTING = {"categorical", "multinomial", "bernoulli", "binomial"}
 
 
 def _check_support(head: Head, support: str | None, y: Tensor, first_row: int) -> None:
@@ -151,8 +147,7 @@ def _check_support(head: Head, support: str | None, y: Tensor, first_row: int) -
     largest = head.spec.density.largest if head.spec.density is not None else None
     fine = holds(y) & y.isfinite()
     if largest is not None:
-        names = {"pi": math.pi, **head.constants}
-        largest = float(interpret(largest, names, _FUNCTIONS, _number))
+        largest = float(evaluate(largest, head.constants))
         words += f", {'of sum' if support == 'count_vectors' else 'at most'} {largest:g}"
         fine &= y.sum(1, keepdim=True) == largest if support == "count_vectors" else y <= largest
     if not bool(fine.all()):
@@ -161,10 +156,6 @@ def _check_support(head: Head, support: str | None, y: Tensor, first_row: int) -
             f"{y[row].tolist()}, the label of input {first_row + row}, is none of "
             f"{head.spec.name}; expected {words}."
         )
-
-
-def _number(digits) -> Tensor:
-    return torch.tensor(float(digits), dtype=torch.float64)
 
 
 def _is_count(y: Tensor) -> Tensor:
@@ -185,13 +176,3 @@ _SUPPORTS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "angle": ("angles", lambda y: y.isfinite()),
 }
 """What labels are, in words, and whether they are."""
-
-_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    **{
-        name: getattr(torch, name)
-        for name in ("exp", "log", "sqrt", "expm1", "log1p", "sin", "cos", "lgamma")
-    },
-    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
-    "gamma": lambda x: torch.lgamma(x).exp(),
-    "log_bessel_i0": lambda x: torch.special.i0e(x).log() + x.abs(),
-}
