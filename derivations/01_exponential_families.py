@@ -33,8 +33,8 @@ from fimsym.derivation import symbols
 from fimsym.derivation.cumulants import cumulant, directional
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import delta, epsilon
+from fimsym.laws.law import Law
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation.law import Law
 from fimsym.validation.montecarlo import Derivatives, estimators
 
 # %% [markdown]

@@ -30,8 +30,8 @@ from fimsym.derivation.cumulants import cumulant, directional
 from fimsym.derivation.normal import normal
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import h, index, probability, total, u, v
+from fimsym.laws.law import Law
 from fimsym.report.plots import STYLE
-from fimsym.validation.law import Law
 from fimsym.validation.montecarlo import Derivatives, estimators
 
 # %% [markdown]

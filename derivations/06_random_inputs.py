@@ -31,8 +31,8 @@ import fimsym
 from fimsym.derivation.normal import normal
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import index, probability, total, u
+from fimsym.laws.law import Law
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation.law import Law
 from fimsym.validation.montecarlo import derivatives, estimators
 
 # %% [markdown]

@@ -20,6 +20,7 @@ from tests.networks import build, inputs, mlp
 TIMEOUT = datetime.timedelta(minutes=10)
 """Longer than the tests wait: who waits for the dead until then has failed."""
 COUNT = 41
+EMPIRICAL = ("fisher", "empirical")
 
 
 class Stopping(nn.Module):
@@ -123,6 +124,7 @@ def scenarios(rank):
     """Yield name and call of everything that a group of processes is asked for."""
     for name, data in {**GOOD, **BAD}.items():
         yield name, lambda data=data: analyze(data(rank))
+    yield "empirical", lambda: analyze(labelled().tensors, quantities=EMPIRICAL)
     yield "without spread", lambda: analyze(inputs(COUNT, 4), input_variance=False)
     yield "other weights", lambda: analyze(inputs(COUNT, 4), build(lambda: mlp(4, 5, 3, 3)))
     yield "other model", lambda: analyze(inputs(COUNT, 4), scaled(1 + (rank == 1)))

@@ -155,3 +155,20 @@ def test_estimated_second_derivatives_write_their_standard_errors(folder):
     refused = run(*given[:-1], "1")
     assert refused.exit_code == 2
     assert "at least 2" in refused.output
+
+
+def test_labels_of_a_file_give_the_empirical_fisher(folder):
+    given = ("--model", "my_nets:make", "--family", "categorical", "--quantities")
+    asked = "fisher,empirical"
+    shown = run(*given, asked, "--data", "data.npz", "--json")
+    record = json.loads(shown.output)
+    with np.load("data.npz") as file:
+        pair = file["inputs"], file["labels"]
+    expected = fimsym.analyze(network(), pair, "categorical", quantities=asked.split(","))
+    found = [group["empirical"] for group in record["groups"]]
+    assert np.allclose(found, [group.sums["empirical"] for group in expected.groups])
+    assert record["warnings"] == list(expected.warnings) != []
+    assert "warning: the empirical Fisher is off" in run(*given, asked, "--data", "data.npz").output
+    refused = run(*given, "empirical", "--data", "data.npy")
+    assert refused.exit_code == 2
+    assert "needs labels" in refused.output

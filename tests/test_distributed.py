@@ -15,7 +15,7 @@ import torch
 
 import fimsym
 from tests.networks import flat, inputs
-from tests.processes import BAD, COUNT, GOOD, analyze, model
+from tests.processes import BAD, COUNT, EMPIRICAL, GOOD, analyze, labelled, model
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -105,6 +105,13 @@ def test_the_numbers_are_those_of_one_process(outcomes, world, name):
         assert not found["interrupted"]
         assert_equal(found, truth)
         assert found["ways"] == truth.ways
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_labels_are_shared_with_their_inputs(outcomes, world):
+    truth = analyze(labelled().tensors, quantities=EMPIRICAL)
+    for found in of(outcomes, world, "empirical"):
+        assert_equal(found, truth)
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -216,7 +216,7 @@ def test_splits_joined_inequalities_and_keeps_their_place():
 
 def test_every_algebra_knows_the_functions():
     from fimsym.derivation import multiprecision, symbols
-    from fimsym.validation import algebra
+    from fimsym.laws import algebra
 
     assert set(multiprecision.FUNCTIONS) >= set(FUNCTIONS)
     for module in (symbols, algebra):

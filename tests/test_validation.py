@@ -17,11 +17,11 @@ from fimsym.cli import main
 from fimsym.engine.analysis import QUANTITIES
 from fimsym.errors import DomainError, SpecError, UnsupportedError
 from fimsym.families import Density, Family, Sampler
+from fimsym.laws.algebra import evaluate
+from fimsym.laws.law import Law
 from fimsym.runtime import Moments
 from fimsym.validation import network, output
 from fimsym.validation.agreement import _critical, _log_tail, compare
-from fimsym.validation.algebra import evaluate
-from fimsym.validation.law import Law
 from fimsym.validation.measurement import natural_points
 from fimsym.validation.montecarlo import (
     ESTIMATES,

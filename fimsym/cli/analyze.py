@@ -39,7 +39,7 @@ _INTERRUPTED = 130
     "--quantities",
     default="fisher,variance_score_squared",
     show_default=True,
-    help="Comma-separated, or all.",
+    help="Comma-separated, or all; empirical takes labels.",
 )
 @click.option(
     "--groups",
@@ -157,6 +157,7 @@ def _show(result: Analysis, output: Path | None, as_json: bool) -> None:
             ],
             "roads": dict(result.roads),
             "frozen": list(result.frozen),
+            "warnings": list(result.warnings),
         }
         click.echo(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False))
         return

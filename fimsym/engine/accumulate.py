@@ -69,6 +69,12 @@ class Accumulator:
                 self._merge(self.squares, block, count, batch, total, spread)
             self.sums[quantity][block] += total
 
+    def agree(self, one: str, other: str) -> bool:
+        """Tell whether two sums are held and the same."""
+        if one not in self.sums or other not in self.sums:
+            return False
+        return torch.equal(self.sums[one], self.sums[other])
+
     def means(self, count: int) -> dict[str, Tensor]:
         """Turn the sums into means over `count` inputs; nothing may be added afterwards.
 

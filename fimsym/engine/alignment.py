@@ -83,7 +83,7 @@ class Alignment:
         self,
         graph: Graph,
         uses: Uses,
-        found: Sweep,
+        found: Sweep | None,
         inputs: Tensor,
         centred: bool,
     ) -> bool:
@@ -95,11 +95,11 @@ class Alignment:
         Args:
             graph: Graph of the chunk.
             uses: Every use to be trusted, for each parameter.
-            found: Gradients of every output at each node.
+            found: Gradients of every output at each node; None to leave them out.
             inputs: The chunk.
             centred: Something may have been subtracted from all outputs alike.
         """
-        size = len(inputs) if found.swept else 0
+        size = len(inputs) if found is None or found.swept else 0
         if len(inputs) <= 1 or not self._is_due(graph, size):
             return True
         rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
@@ -107,10 +107,11 @@ class Alignment:
         w = random_weights(graph.h.shape[1], graph.h)
         w = w - w.mean() if centred else w
 
-        chained = {node: (w @ g).unsqueeze(1) for node, g, _ in found.chain.along(rows)}
+        along = () if found is None else found.chain.along(rows)
+        chained = {node: (w @ g).unsqueeze(1) for node, g, _ in along}
 
         def mixed(use):
-            if use.node in chained or use.node not in found:
+            if found is None or use.node not in found.swept:
                 return chained.get(use.node)
             g = use.rows(found.swept[use.node])
             places = _places(g.shape[1], len(inputs), use.order, rows)
@@ -123,7 +124,7 @@ class Alignment:
         plain = _along(graph, uses, w)
         for use in (use for named in uses.values() for use in named):
             one = plain[use.node]
-            if use.node in found and one is not None:
+            if found is not None and use.node in found and one is not None:
                 whole = torch.tensordot(w, found.of(use.node), dims=1)
                 if not near(whole, one, _loose(w.dtype)):
                     return False

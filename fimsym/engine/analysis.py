@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fimsym.engine import empirical
 from fimsym.engine.accumulate import Accumulator as Accumulator
+from fimsym.engine.empirical import EMPIRICAL, SHIFT
 from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
 from fimsym.report.files import draft
 
@@ -20,6 +22,9 @@ QUANTITIES = (
     "variance_negative_hessian",
     "covariance",
 )
+"""What `analyze` can compute from inputs alone, ``"all"`` of it."""
+
+KNOWN = (*QUANTITIES, EMPIRICAL)
 """What `analyze` can compute."""
 
 _ERROR = "standard_error_of_"
@@ -107,6 +112,38 @@ class Analysis:
         return self._read("covariance")
 
     @property
+    def empirical(self) -> Mapping[str, Tensor]:
+        """E_q[s²] ≥ 0 with q the data's labels, per parameter, mean over the inputs."""
+        return self._read(EMPIRICAL)
+
+    @property
+    def empirical_bias(self) -> Mapping[str, Tensor]:
+        """E_q[s²] − I, of either sign: what is wrong with the empirical Fisher as the Fisher."""
+        return _differences(self.empirical, self.fisher)
+
+    @property
+    def empirical_shift(self) -> Mapping[str, Tensor]:
+        """(E_q s)² = ⟨u, η_q − η⟩² ≥ 0, mean over the inputs: labels off the model's mean."""
+        return self.values.get(SHIFT, self.empirical)
+
+    @property
+    def empirical_spread(self) -> Mapping[str, Tensor]:
+        """Var_q(s) = uᵀ Cov_q(t) u ≥ 0, mean over the inputs; 0 with one label per input.
+
+        E_q[s²] − I is (Var_q(s) − I) + (E_q s)².
+        """
+        return _differences(self.empirical, self.empirical_shift)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know before using the numbers, in sentences."""
+        if not {EMPIRICAL, "fisher"} <= self.values.keys():
+            return ()
+        groups = {group.name: group.parameters for group in self.groups}
+        variance = self.values.get("variance_score_squared")
+        return empirical.warnings(self.empirical, self.fisher, variance, groups, self.inputs)
+
+    @property
     def input_variance(self) -> Mapping[str, Tensor]:
         """Var_x I(x) ≥ 0, per parameter: sample variance over inputs, NaN for a single one."""
         if not self.spread:
@@ -149,6 +186,7 @@ class Analysis:
             lines.append(self.coverage)
         if self.frozen:
             lines.append(f"left out, not requiring grad: {', '.join(self.frozen)}")
+        lines += [f"warning: {sentence}" for sentence in self.warnings]
         return "\n".join(lines)
 
     def to_frame(self) -> Any:
@@ -200,7 +238,7 @@ class Analysis:
             ) from None
         values = {
             quantity: {name: tensors[f"{quantity}/{name}"] for name in record["roads"]}
-            for quantity in (*QUANTITIES, "input_variance", *(_ERROR + q for q in QUANTITIES))
+            for quantity in (*KNOWN, SHIFT, "input_variance", *(_ERROR + q for q in QUANTITIES))
             if any(key.startswith(f"{quantity}/") for key in tensors)
         }
         spread = values.pop("input_variance", {})
@@ -244,6 +282,10 @@ def group_name(parameter: str, grouping: str) -> str:
     return (parameter.rpartition(".")[0] or "model") if grouping == "layer" else "model"
 
 
+def _differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value - other[name] for name, value in one.items()}
+
+
 def check_quantities(quantities: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the quantities asked for, in the canonical order.
 
@@ -253,14 +295,14 @@ def check_quantities(quantities: str | tuple[str, ...]) -> tuple[str, ...]:
     asked = QUANTITIES if quantities == "all" else quantities
     asked = (asked,) if isinstance(asked, str) else tuple(asked)
     for quantity in asked:
-        if quantity not in QUANTITIES:
+        if quantity not in KNOWN:
             raise SpecError(
                 f'unknown quantity {quantity!r}; expected "all" or some of '
-                f"{', '.join(QUANTITIES)}.{nearest(str(quantity), QUANTITIES)}"
+                f"{', '.join(KNOWN)}.{nearest(str(quantity), KNOWN)}"
             )
     if not asked:
-        raise SpecError(f"no quantity asked for; expected some of {', '.join(QUANTITIES)}.")
-    return tuple(quantity for quantity in QUANTITIES if quantity in asked)
+        raise SpecError(f"no quantity asked for; expected some of {', '.join(KNOWN)}.")
+    return tuple(quantity for quantity in KNOWN if quantity in asked)
 
 
 def check_grouping(groups: str) -> str:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from fimsym.engine import data as inputs_of
+from fimsym.engine import empirical
 from fimsym.engine.accumulate import ERROR, Accumulator
-from fimsym.engine.analysis import Analysis, check_grouping, check_quantities
+from fimsym.engine.analysis import QUANTITIES, Analysis, check_grouping, check_quantities
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.memory import budget
@@ -60,8 +61,10 @@ def analyze(
             ``"mean_log_variance"``; None or ``"natural"`` for h itself. With d targets the
             first d outputs are the first parameter of every target, and so on.
         quantities: Some of ``fisher``, ``variance_score_squared``,
-            ``variance_negative_hessian``, ``covariance``; or ``"all"``. Without the last
-            two no second derivative is taken.
+            ``variance_negative_hessian``, ``covariance``; or ``"all"`` of these. Without the
+            last two no second derivative is taken. ``empirical`` takes the data's labels
+            and one more backward pass; labels [batch, label, target] are several for each
+            input.
         groups: ``"layer"``, ``"parameter"`` or ``"model"``.
         max_memory: Budget of the chunks, in bytes or as ``"2GB"``; None for a quarter of
             the free memory, at most 1 GB.
@@ -79,7 +82,8 @@ def analyze(
         The analysis; tensors are float64 and shaped like the parameters.
 
     Raises:
-        SpecError: an unknown family, constant, quantity, link or grouping.
+        SpecError: an unknown family, constant, quantity, link or grouping; or ``empirical``
+            without labels.
         ShapeError: empty data, or an output that does not fit the family.
         DomainError: values that are not finite, or a model in training mode with dropout
             or batch statistics.
@@ -98,10 +102,12 @@ def analyze(
         grouping = check_grouping(groups)
         network = Network(model, device)
         estimated = probing(second_derivative, probes, seed)
-        errors = [ERROR + quantity for quantity in asked if estimated and quantity in SECOND_ORDER]
-        sums = Accumulator((*asked, *errors), network.size, network.device, input_variance)
+        closed = tuple(quantity for quantity in asked if quantity in QUANTITIES)
+        errors = [ERROR + quantity for quantity in closed if estimated and quantity in SECOND_ORDER]
+        summed = (*closed, *empirical.of_labels(asked), *errors)
+        sums = Accumulator(summed, network.size, network.device, input_variance)
         limit = budget(max_memory, network.device)
-        run = Run(network, head, asked, limit, sums, ranks, estimated)
+        run = Run(network, head, closed, limit, sums, ranks, estimated)
         return run.analyze(data, grouping, progress)
 
 

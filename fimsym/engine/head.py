@@ -99,6 +99,13 @@ class Head:
             return f"Let the model put out unbounded numbers and pass link={free[0]!r}."
         return "Bound the model's last layer."
 
+    def natural(self, outputs: Tensor) -> Tensor:
+        """Return h = g(o), [batch, output], of which autograd knows the derivative."""
+        if self._to_natural is None:
+            return outputs
+        (h,) = self._to_natural(outputs, **self.constants)
+        return h
+
     def _natural(self, outputs):
         # A device is not waited for inside evaluators; this check is, once per batch.
         outputs = outputs.detach().cpu()

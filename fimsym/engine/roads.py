@@ -85,6 +85,22 @@ class Roads:
         """Run the network on some inputs, and read what it computed."""
         return graphs.read(*self.network.traced(inputs))
 
+    def uses(self, graph: Graph, inputs: Tensor, compared: bool = False) -> dict[str, list[Use]]:
+        """Return every use of the parameters of which all are known.
+
+        Args:
+            graph: Graph of a forward pass.
+            inputs: Its inputs.
+            compared: `add` has compared them with some examples run apart.
+        """
+        uses = self.alignment.uses(graph, inputs)
+        if not compared and not self.alignment.holds(graph, uses, None, inputs, False):
+            self.alignment.forget(graph)
+            uses = {}
+        for name in set(self.network.names) - uses.keys():
+            self.taken[name] = "functional"
+        return uses
+
     def add(self, graph: Graph, inputs: Tensor, count: int, sums: Accumulator) -> set[str]:
         """Add the quantities of some inputs, with `count` inputs already added.
 

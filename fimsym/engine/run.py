@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from fimsym.engine import data as inputs_of
+from fimsym.engine import empirical
 from fimsym.engine.accumulate import ERROR, Accumulator
 from fimsym.engine.analysis import Analysis
 from fimsym.engine.checks import check_examples_independent, check_finite, check_outputs
@@ -16,6 +17,7 @@ from fimsym.engine.distributed import Ranks, Share
 from fimsym.engine.functional import Functional
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
+from fimsym.engine.labels import several
 from fimsym.engine.network import Network
 from fimsym.engine.roads import Roads
 from fimsym.engine.stochastic import Probing
@@ -48,6 +50,7 @@ class Run:
     ):
         self.network = network
         self.head = head
+        self.asked = asked
         self.sums = sums
         self.ranks = ranks
         self.count = 0
@@ -128,8 +131,12 @@ class Run:
         _check_width(h, self.outputs)
         check_examples_independent(self.network, inputs, h, self.count)
         if labels is not None:
-            inputs_of.check_labels(labels, self.outputs, self.count, self.head.targets(h.shape[1]))
-        rest = self.roads.add(graph, inputs, self.count, self.sums)
+            several(self.head, labels, self.outputs, self.count)
+        rest = self.roads.add(graph, inputs, self.count, self.sums) if self.asked else set()
+        if empirical.EMPIRICAL in self.sums.sums:
+            uses = self.roads.uses(graph, inputs, compared=bool(self.asked))
+            at = (graph, uses, inputs, labels, self.count, self.sums)
+            empirical.add(self.network, self.head, *at)
         done = 0.0
         if rest:
             share = len(h) / len(self.functional.blocks(rest, self.outputs))
@@ -141,6 +148,7 @@ class Run:
 
     def _result(self, grouping, share: Share) -> Analysis:
         network = self.network
+        one_label = self.sums.agree(empirical.SHIFT, empirical.EMPIRICAL)
         values, errors = {}, {}
         for quantity, mean in self.sums.means(share.count).items():
             if quantity.startswith(ERROR):
@@ -148,6 +156,8 @@ class Run:
                 errors[quantity.removeprefix(ERROR)] = network.split(error)
             else:
                 values[quantity] = network.split(mean)
+        if one_label:
+            del values[empirical.SHIFT]
         spread = {}
         if self.sums.squares is not None:
             divisor = share.count - 1 if share.count > 1 else float("nan")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fimsym.families import Family
 from fimsym.generated import evaluator
-from fimsym.validation.law import Law, log_base_measure, sufficient_statistics
+from fimsym.laws.law import Law, log_base_measure, sufficient_statistics
 from fimsym.validation.montecarlo import Derivatives, Estimates, direct, estimators
 
 GAP = 1e-8

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fimsym.validation.law import Law
+from fimsym.laws.law import Law
 
 _ELEMENTS = 2**17
 _DIRECTIONS = 512

@@ -11,8 +11,8 @@ from torch import Tensor
 from fimsym.engine import Analysis, analyze
 from fimsym.engine.analysis import QUANTITIES
 from fimsym.families import family
+from fimsym.laws.law import Law
 from fimsym.report.progress import progress as progress_bar
-from fimsym.validation.law import Law
 from fimsym.validation.measurement import (
     Measurement,
     Subject,

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from fimsym.engine.analysis import QUANTITIES
 from fimsym.families import Family, Limits
 from fimsym.generated import evaluator
+from fimsym.laws.algebra import Matrix, pack
+from fimsym.laws.law import Law
 from fimsym.report.progress import progress as progress_bar
-from fimsym.validation.algebra import Matrix, pack
-from fimsym.validation.law import Law
 from fimsym.validation.measurement import (
     Measurement,
     Subject,

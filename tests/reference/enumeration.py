@@ -292,3 +292,39 @@ def moments(
     if len(found) > 1:
         totals["input_variance"] = torch.stack([one["fisher"] for one in found]).var(dim=0)
     return totals
+
+
+def score_rows(
+    family: str,
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    link: str | None = None,
+    **constants: float,
+) -> Tensor:
+    """Return ∂ log p(y|x)/∂θ of one label per input by autograd, [batch, param].
+
+    Args:
+        family: Name of the law.
+        model: The network.
+        inputs: [batch, …].
+        labels: As `Law.log_density` takes them: [batch, target] of a law with some outputs
+            for each target, else [batch, *label].
+        link: What the network puts out.
+        **constants: Of the family.
+    """
+    law, rows = LAWS[family], []
+    for example, label in zip(inputs, labels, strict=True):
+        o = model(example.unsqueeze(0)).squeeze(0)
+        outputs = law.outputs or len(o)
+        by_target = torch.arange(len(o)).reshape(outputs, -1).unbind(-1)
+        ys = label.unbind(0) if law.outputs else [label]
+        log_p = torch.stack([
+            law.log_density(y.unsqueeze(0), *law.parameters(link, o[target], constants)).sum()
+            for y, target in zip(ys, by_target, strict=True)
+        ]).sum()  # fmt: skip
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        given = {"allow_unused": True, "materialize_grads": True}
+        gradients = torch.autograd.grad(log_p, parameters, **given)
+        rows.append(torch.cat([g.reshape(-1) for g in gradients]).double())
+    return torch.stack(rows)

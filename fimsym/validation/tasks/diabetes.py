@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fimsym.families import family
-from fimsym.validation.law import Law
+from fimsym.laws.law import Law
 from fimsym.validation.tasks.task import (
     Task,
     chosen,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fimsym.families import family
-from fimsym.validation.law import Law
+from fimsym.laws.law import Law
 from fimsym.validation.tasks.task import Task, chosen, divided, fitted, scikit
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fimsym.errors import DomainError, UnsupportedError
 from fimsym.families import family as family_of
-from fimsym.validation.law import Law
+from fimsym.laws.law import Law
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import Tensor, distributions
 
 from fimsym.errors import ShapeError, SpecError, UnsupportedError, nearest
 from fimsym.families import Family, Link, Sampler
-from fimsym.validation import distributions as own
-from fimsym.validation.algebra import (
+from fimsym.laws import distributions as own
+from fimsym.laws.algebra import (
     Matrix,
     evaluate,
     lower_triangle,

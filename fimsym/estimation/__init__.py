@@ -1,0 +1,1 @@
+"""What is random: estimators of the Fisher diagonal, their standard errors, and plans."""
