@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -75,13 +75,19 @@ class Accumulator:
             return False
         return torch.equal(self.sums[one], self.sums[other])
 
-    def means(self, count: int) -> dict[str, Tensor]:
+    def means(self, count: int, infinite: Collection[str] = ()) -> dict[str, Tensor]:
         """Turn the sums into means over `count` inputs; nothing may be added afterwards.
+
+        Args:
+            count: Number of inputs.
+            infinite: Names of those that may be infinite.
 
         Raises:
             DomainError: a sum is not finite.
         """
         for quantity, total in self.sums.items():
+            if quantity in infinite:
+                continue
             if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
                 raise DomainError(
                     f"{quantity} overflows; expected derivatives whose fourth power is finite. "

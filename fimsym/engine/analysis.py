@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from fimsym.engine import empirical
 from fimsym.engine.accumulate import Accumulator as Accumulator
+from fimsym.engine.bounded import BOUNDS, ENDS, NAMES, bounds_of
 from fimsym.engine.empirical import EMPIRICAL, SHIFT
 from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
 from fimsym.report.files import draft
@@ -24,7 +26,7 @@ QUANTITIES = (
 )
 """What `analyze` can compute from inputs alone, ``"all"`` of it."""
 
-KNOWN = (*QUANTITIES, EMPIRICAL)
+KNOWN = (*QUANTITIES, EMPIRICAL, BOUNDS)
 """What `analyze` can compute."""
 
 _ERROR = "standard_error_of_"
@@ -41,12 +43,22 @@ class Group:
         parameters: Names of its parameters.
         size: Number of scalars in them.
         sums: Sum over the group of each computed quantity.
+        bounds: Lower and upper bound of those sums of I, V₁ and V₂, by Theorem 4.1, if asked for.
     """
 
     name: str
     parameters: tuple[str, ...]
     size: int
     sums: Mapping[str, float]
+    bounds: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def log_ratios(self) -> Mapping[str, float]:
+        """ln(upper bound / value) ≥ 0 of each quantity with bounds: 0 where the bound is tight.
+
+        NaN where both are zero.
+        """
+        return {q: _log_ratio(upper, self.sums[q]) for q, (_, upper) in self.bounds.items()}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -74,6 +86,8 @@ class Analysis:
         expected_inputs: Number of inputs of the whole data, where it is known.
         standard_errors: With ``second_derivative="stochastic"`` the standard error of V₂ and
             Cov(Î₁, Î₂), 0 where they are exact; else empty.
+        bounds: Theorem 4.1's, ``"fisher_min"``, ``"fisher_max"`` and likewise, for every
+            parameter, mean over the inputs; empty unless asked for.
     """
 
     family: str
@@ -90,6 +104,7 @@ class Analysis:
     interrupted: bool = False
     expected_inputs: int | None = None
     standard_errors: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
+    bounds: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
 
     @property
     def fisher(self) -> Mapping[str, Tensor]:
@@ -192,7 +207,7 @@ class Analysis:
     def to_frame(self) -> Any:
         """Return the groups as a pandas DataFrame, one row each."""
         pandas = _optional("pandas")
-        rows = [{"group": g.name, "size": g.size, **g.sums} for g in self.groups]
+        rows = [{"group": g.name, "size": g.size, **g.sums, **_flat(g.bounds)} for g in self.groups]
         return pandas.DataFrame(rows).set_index("group")
 
     def save(self, path: str | Path) -> None:
@@ -207,13 +222,14 @@ class Analysis:
                 **self.values,
                 "input_variance": self.spread,
                 **{_ERROR + quantity: named for quantity, named in self.standard_errors.items()},
+                **self.bounds,
             }.items()
             for name, tensor in named.items()
         }
         record = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("values", "spread", "standard_errors")
+            if field.name not in ("values", "spread", "standard_errors", "bounds")
         }
         save_file = _optional("safetensors.torch").save_file
         with draft(Path(path)) as place:
@@ -238,13 +254,20 @@ class Analysis:
             ) from None
         values = {
             quantity: {name: tensors[f"{quantity}/{name}"] for name in record["roads"]}
-            for quantity in (*KNOWN, SHIFT, "input_variance", *(_ERROR + q for q in QUANTITIES))
+            for quantity in (
+                *KNOWN,
+                SHIFT,
+                *NAMES,
+                "input_variance",
+                *(_ERROR + q for q in QUANTITIES),
+            )
             if any(key.startswith(f"{quantity}/") for key in tensors)
         }
         spread = values.pop("input_variance", {})
         errors = {q: values.pop(_ERROR + q) for q in QUANTITIES if _ERROR + q in values}
+        limits = {name: values.pop(name) for name in NAMES if name in values}
         record["frozen"] = tuple(record["frozen"])
-        return cls(values=values, spread=spread, standard_errors=errors, **record)
+        return cls(values=values, spread=spread, standard_errors=errors, bounds=limits, **record)
 
     def plot(self) -> Any:
         """Return a matplotlib figure: per group, the Fisher trace and each deviation."""
@@ -267,12 +290,34 @@ class Analysis:
         return self.values[quantity]
 
     def _group(self, name, names):
-        sums = {
-            quantity: sum(float(named[n].sum()) for n in names)
-            for quantity, named in self.values.items()
+        sums = _sums(self.values, names)
+        limits = _sums(self.bounds, names)
+        bounds = {
+            quantity: (limits[f"{quantity}_{ENDS[0]}"], limits[f"{quantity}_{ENDS[1]}"])
+            for quantity in sums
+            if f"{quantity}_{ENDS[0]}" in limits
         }
         some = next(iter(self.values.values()))
-        return Group(name, tuple(names), sum(some[n].numel() for n in names), sums)
+        return Group(name, tuple(names), sum(some[n].numel() for n in names), sums, bounds)
+
+
+def _sums(values: Mapping[str, Mapping[str, Tensor]], names) -> dict[str, float]:
+    """Return sums over some parameters."""
+    return {q: sum(float(named[n].sum()) for n in names) for q, named in values.items()}
+
+
+def _flat(bounds: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    return {
+        f"{quantity}_{end}": value
+        for quantity, pair in bounds.items()
+        for end, value in zip(ENDS, pair, strict=True)
+    }
+
+
+def _log_ratio(upper: float, value: float) -> float:
+    if value == 0:
+        return math.nan if upper == 0 else math.inf
+    return math.log(upper / value)
 
 
 def group_name(parameter: str, grouping: str) -> str:
@@ -294,6 +339,8 @@ def check_quantities(quantities: str | tuple[str, ...]) -> tuple[str, ...]:
     """
     asked = QUANTITIES if quantities == "all" else quantities
     asked = (asked,) if isinstance(asked, str) else tuple(asked)
+    if "all" in asked:
+        asked = (*QUANTITIES, *(quantity for quantity in asked if quantity != "all"))
     for quantity in asked:
         if quantity not in KNOWN:
             raise SpecError(
@@ -302,6 +349,11 @@ def check_quantities(quantities: str | tuple[str, ...]) -> tuple[str, ...]:
             )
     if not asked:
         raise SpecError(f"no quantity asked for; expected some of {', '.join(KNOWN)}.")
+    if BOUNDS in asked and not bounds_of(asked):
+        raise SpecError(
+            f"{BOUNDS} of nothing asked for; expected some of I, V₁ and V₂ besides, such as "
+            f'quantities=("fisher", "{BOUNDS}").'
+        )
     return tuple(quantity for quantity in KNOWN if quantity in asked)
 
 

@@ -11,6 +11,7 @@ from fimsym.engine import data as inputs_of
 from fimsym.engine import empirical
 from fimsym.engine.accumulate import ERROR, Accumulator
 from fimsym.engine.analysis import QUANTITIES, Analysis, check_grouping, check_quantities
+from fimsym.engine.bounded import bounds_of
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.memory import budget
@@ -61,10 +62,10 @@ def analyze(
             ``"mean_log_variance"``; None or ``"natural"`` for h itself. With d targets the
             first d outputs are the first parameter of every target, and so on.
         quantities: Some of ``fisher``, ``variance_score_squared``,
-            ``variance_negative_hessian``, ``covariance``; or ``"all"`` of these. Without the
-            last two no second derivative is taken. ``empirical`` takes the data's labels
-            and one more backward pass; labels [batch, label, target] are several for each
-            input.
+            ``variance_negative_hessian``, ``covariance``; or ``"all"`` of these, which may
+            stand beside others. Without the last two no second derivative is taken.
+            ``empirical`` takes the data's labels and one more backward pass; labels [batch,
+            label, target] are several for each input. ``bounds`` are Theorem 4.1's, of those of I, V₁ and V₂ that are asked for.
         groups: ``"layer"``, ``"parameter"`` or ``"model"``.
         max_memory: Budget of the chunks, in bytes or as ``"2GB"``; None for a quarter of
             the free memory, at most 1 GB.
@@ -103,7 +104,8 @@ def analyze(
         network = Network(model, device)
         estimated = probing(second_derivative, probes, seed)
         closed = tuple(quantity for quantity in asked if quantity in QUANTITIES)
-        errors = [ERROR + quantity for quantity in closed if estimated and quantity in SECOND_ORDER]
+        closed += bounds_of(asked)
+        errors = [ERROR + name for name in closed if estimated and name in SECOND_ORDER]
         summed = (*closed, *empirical.of_labels(asked), *errors)
         sums = Accumulator(summed, network.size, network.device, input_variance)
         limit = budget(max_memory, network.device)

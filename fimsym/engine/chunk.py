@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimsym.engine import bounded
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.chain import Start
 from fimsym.engine.classes import Classes
@@ -27,6 +28,7 @@ _POWERS = {
     "variance_score_squared": 4,
     "variance_negative_hessian": 4,
     "covariance": 4,
+    **{name: 2 if name.startswith("fisher") else 4 for name in bounded.NAMES},
 }
 """Degree of every quantity in u, of which v counts two."""
 

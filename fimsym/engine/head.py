@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fimsym.engine import classes
+from fimsym.engine import bounded, classes
 from fimsym.errors import DomainError, FimsymError, SpecError
 from fimsym.families import Family, families
 from fimsym.families import family as family_of
@@ -16,7 +16,7 @@ from fimsym.generated import evaluator
 
 _COPIES = 12
 _COPIES_OF_MATRICES = 60
-SECOND_ORDER = {"variance_negative_hessian", "covariance"}
+SECOND_ORDER = {"variance_negative_hessian", "covariance", *bounded.OF_SECOND}
 """Quantities that need second derivatives."""
 
 
@@ -124,14 +124,18 @@ class Head:
             first: ∂o/∂θ, [batch, output, param].
             second: ∂²o/∂θ², likewise.
         """
-        h, u, v = outputs, first, second if set(asked) & SECOND_ORDER else None
+        u, v = first, second if set(asked) & SECOND_ORDER else None
+        h = outputs
         if self._to_natural is not None:
-            found = self._to_natural(outputs, first, v, **self.constants)
-            h, u, v = (*found, None)[:3]
-        if set(asked) == {"variance_negative_hessian"}:
-            return {asked[0]: self.module.variance_negative_hessian(h, v, **self.constants)}
+            h, *found = self._to_natural(outputs, first, v, **self.constants)
+            u, v = (*found, None)[:2]
+        limits = bounded.values(asked, self.module, self.constants, h, u, v)
+        plain = [quantity for quantity in asked if quantity not in limits]
+        if plain == ["variance_negative_hessian"]:
+            value = self.module.variance_negative_hessian(h, v, **self.constants)
+            return {plain[0]: value, **limits}
         moments = self.module.moments(h, u, v, **self.constants)
-        return {quantity: getattr(moments, quantity) for quantity in asked}
+        return {quantity: getattr(moments, quantity) for quantity in plain} | limits
 
     def of_estimates(
         self,
@@ -167,7 +171,12 @@ class Head:
             found["variance_negative_hessian"] = (plus - minus) / 4
         if "covariance" in asked:
             found["covariance"] = module.covariance(h, u, (one + other) / 2, **constants)
-        return found
+        limits = [name for name in asked if name in bounded.OF_SECOND]
+        plus, minus = (
+            bounded.values(limits, module, constants, h, None, v)
+            for v in (one + other, one - other)
+        )
+        return found | {name: (plus[name] - minus[name]) / 4 for name in limits}
 
     def of_outputs(self, asked: Sequence[str], outputs: Tensor) -> dict[str, Tensor]:
         """Return the quantities of a parameter that is added to one output, for each output.
@@ -184,6 +193,9 @@ class Head:
             Each [batch, output].
         """
         spec, (batch, count) = self.spec, outputs.shape
+        if not bounded.NAMES.isdisjoint(asked):
+            eye = torch.eye(count).to(outputs).expand(batch, count, count)
+            return self.values(asked, outputs, eye, torch.zeros_like(eye))
         if not spec.vector and spec.structure != "matrix":
             parts = spec.components
             targets = outputs.reshape(batch, parts, -1).transpose(1, 2)

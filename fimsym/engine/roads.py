@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimsym.engine import bounded
 from fimsym.engine import graph as graphs
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
@@ -110,7 +111,8 @@ class Roads:
         uses = self.alignment.uses(graph, inputs)
         start = start_of(graph)
         nodes = _below(graph, uses, start)
-        law = self.head.classes(graph.h.detach())
+        bounds = not bounded.NAMES.isdisjoint(self.asked)  # their norms change with centring
+        law = None if bounds else self.head.classes(graph.h.detach())
         found = Sweep(start, graph, nodes, not graph.loops, law, self.second)
         centred = law is not None
         if not self.alignment.holds(graph, uses, found, inputs, centred):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from fimsym.engine import bounded, empirical
 from fimsym.engine import data as inputs_of
-from fimsym.engine import empirical
 from fimsym.engine.accumulate import ERROR, Accumulator
 from fimsym.engine.analysis import Analysis
 from fimsym.engine.checks import check_examples_independent, check_finite, check_outputs
@@ -149,13 +149,14 @@ class Run:
     def _result(self, grouping, share: Share) -> Analysis:
         network = self.network
         one_label = self.sums.agree(empirical.SHIFT, empirical.EMPIRICAL)
-        values, errors = {}, {}
-        for quantity, mean in self.sums.means(share.count).items():
+        values, errors, limits = {}, {}, {}
+        for quantity, mean in self.sums.means(share.count, bounded.NAMES).items():
             if quantity.startswith(ERROR):
                 error = (mean / share.count).sqrt_()
                 errors[quantity.removeprefix(ERROR)] = network.split(error)
             else:
-                values[quantity] = network.split(mean)
+                kept = limits if quantity in bounded.NAMES else values
+                kept[quantity] = network.split(mean)
         if one_label:
             del values[empirical.SHIFT]
         spread = {}
@@ -176,6 +177,7 @@ class Run:
             ways=ways,
             frozen=network.frozen,
             standard_errors=errors,
+            bounds=limits,
             interrupted=share.interrupted,
             expected_inputs=share.total,
         )
