@@ -65,7 +65,8 @@ def analyze(
             ``variance_negative_hessian``, ``covariance``; or ``"all"`` of these, which may
             stand beside others. Without the last two no second derivative is taken.
             ``empirical`` takes the data's labels and one more backward pass; labels [batch,
-            label, target] are several for each input. ``bounds`` are Theorem 4.1's, of those of I, V₁ and V₂ that are asked for.
+            label, target] are several for each input. ``bounds`` are Theorem 4.1's, of those
+            of I, V₁ and V₂ that are asked for.
         groups: ``"layer"``, ``"parameter"`` or ``"model"``.
         max_memory: Budget of the chunks, in bytes or as ``"2GB"``; None for a quarter of
             the free memory, at most 1 GB.
