@@ -24,6 +24,7 @@ from fimsym.families import Constant, Density, Family, Link, Sampler, families, 
 from fimsym.families.file import load as load_family
 
 if TYPE_CHECKING:
+    from fimsym.auditing import Audit, audit
     from fimsym.codegen import generate
     from fimsym.derivation import Derivation, derive
     from fimsym.engine import Analysis, analyze
@@ -41,6 +42,8 @@ _LAZY = {
     "Moments": "fimsym.runtime",
     "Bounds": "fimsym.runtime",
     "analyze": "fimsym.engine",
+    "audit": "fimsym.auditing",
+    "Audit": "fimsym.auditing",
     "Analysis": "fimsym.engine",
     "validate": "fimsym.validation",
     "Validation": "fimsym.validation",
@@ -49,6 +52,7 @@ _LAZY = {
 __all__ = [
     "AccuracyWarning",
     "Analysis",
+    "Audit",
     "Bounds",
     "Constant",
     "Density",
@@ -65,6 +69,7 @@ __all__ = [
     "UnsupportedError",
     "Validation",
     "analyze",
+    "audit",
     "derive",
     "evaluator",
     "families",

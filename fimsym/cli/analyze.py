@@ -107,9 +107,9 @@ def analyze_command(
     if output is not None and first:
         check_writable(output)
     asked = "all" if quantities == "all" else tuple(q.strip() for q in quantities.split(","))
-    given: dict[str, Any] = _constants(constants)
+    given: dict[str, Any] = constants_of(constants)
     network, inputs, spec = load_model(model, weights), load_data(data), read(family)
-    with launched(_device(device, network)) as place:
+    with launched(device_of(device, network)) as place:
         try:
             result = analyze(
                 network,
@@ -171,7 +171,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _device(name: str | None, network: torch.nn.Module) -> torch.device:
+def device_of(name: str | None, network: torch.nn.Module) -> torch.device:
     """Return the device of --device, or the network's own."""
     import torch
 
@@ -183,7 +183,12 @@ def _device(name: str | None, network: torch.nn.Module) -> torch.device:
         raise SpecError(f"--device must be cpu, cuda or cuda:N; got {name!r}.") from None
 
 
-def _constants(given: tuple[str, ...]) -> dict[str, float]:
+def constants_of(given: tuple[str, ...]) -> dict[str, float]:
+    """Return the constants of --constant NAME=VALUE.
+
+    Raises:
+        SpecError: one cannot be read.
+    """
     found = {}
     for text in given:
         name, equals, value = text.partition("=")

@@ -99,6 +99,11 @@ class Head:
             return f"Let the model put out unbounded numbers and pass link={free[0]!r}."
         return "Bound the model's last layer."
 
+    @property
+    def identity(self) -> bool:
+        """Whether the network puts out h itself."""
+        return self._to_natural is None
+
     def natural(self, outputs: Tensor) -> Tensor:
         """Return h = g(o), [batch, output], of which autograd knows the derivative."""
         if self._to_natural is None:

@@ -1,0 +1,130 @@
+"""The ``audit`` command: is a diagonal in a file the Fisher's?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fimsym.cli.analyze import constants_of, device_of
+
+if TYPE_CHECKING:
+    from fimsym.auditing import Audit
+
+
+@click.command("audit")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", required=True, metavar="PACKAGE.MODULE:FACTORY", help="Whose it is.")
+@click.option("--weights", type=click.Path(path_type=Path), help="State dict, .safetensors or .pt.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Inputs it was computed on, with labels if there are any: .npz, .npy, .csv, .pt or "
+    ".safetensors.",
+)
+@click.option("--family", required=True, help="Output family: its name, or a TOML file.")
+@click.option("--link", help="What the model puts out instead of natural parameters.")
+@click.option(
+    "--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Such as sigma=0.5."
+)
+@click.option("--labels-per-input", type=int, help="Labels said to be drawn for each input.")
+@click.option("--batch-size", type=int, help="Of the batches it was computed in.")
+@click.option(
+    "--groups",
+    type=click.Choice(["layer", "parameter", "model"]),
+    default="layer",
+    show_default=True,
+)
+@click.option("--tolerance", type=float, help="Relative error that counts as rounding.")
+@click.option("--draws", default=40, show_default=True, help="Of every estimator.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@click.option("--max-memory", help="Budget such as 2GB.")
+@click.option("--device", help="Where to compute, such as cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def audit_command(
+    file: Path,
+    model: str,
+    weights: Path | None,
+    data: Path,
+    family: str,
+    link: str | None,
+    constants: tuple[str, ...],
+    labels_per_input: int | None,
+    batch_size: int | None,
+    groups: str,
+    tolerance: float | None,
+    draws: int,
+    seed: int,
+    max_memory: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Tell whether the diagonal in FILE is that of the Fisher information.
+
+    FILE holds a tensor for each parameter by name, or one vector in the order of
+    model.parameters(): .safetensors, .npz, .npy or .pt. Where it is not, the likely mistake is
+    named with its evidence.
+
+    Exit status: 0 it is, up to rounding or as an unbiased estimate; 1 it is not; 2 bad input.
+    """
+    from fimsym.auditing import audit
+    from fimsym.cli.sources import load_data, load_model
+    from fimsym.families.file import read
+
+    given: dict[str, Any] = constants_of(constants)
+    network, inputs, spec = load_model(model, weights), load_data(data), read(family)
+    result = audit(
+        file,
+        network,
+        inputs,
+        spec,
+        link,
+        labels_per_input=labels_per_input,
+        batch_size=batch_size,
+        groups=groups,
+        tolerance=tolerance,
+        max_memory=max_memory,
+        device=device_of(device, network),
+        progress=not as_json,
+        seed=seed,
+        draws=draws,
+        **given,
+    )
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _show(result)
+    sys.exit(0 if result.is_fisher else 1)
+
+
+def _show(result: Audit) -> None:
+    """Print a finding in words, and the groups as a table."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    style = "bold green" if result.is_fisher else "bold red"
+    console.print(result.summary[:1].upper() + result.summary[1:], style=style, markup=False)
+    for sentence in result.evidence:
+        console.print(f"• {sentence}", markup=False)
+    table = Table(box=box.SIMPLE_HEAD)
+    names = list(result.groups[0].deviations)
+    for name in ("group", "size", "given", "Fisher", "scale", "residual", *names):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for group in result.groups:
+        cells = [f"{value:.4g}" for value in (group.given, group.fisher, group.scale)]
+        cells += [f"{value:.2g}" for value in (group.residual, *group.deviations.values())]
+        table.add_row(group.name.replace("[", r"\["), str(group.size), *cells)
+    console.print(table)
+    n = result.labels_per_input
+    labels = "one label" if n is None or n < 1.5 else f"{n:.3g} labels"
+    console.print(
+        f"scale: ⟨D, I⟩/⟨I, I⟩; residual: Σ|D − I|/ΣI; {', '.join(names)}: root mean square of "
+        f"D − I in standard deviations of that estimator from {labels} for each input",
+        markup=False,
+    )
