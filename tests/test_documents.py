@@ -1,10 +1,12 @@
-"""Documents that run: every code block of the README. The derivations have their own tests."""
+"""Documents that run: code blocks that show what they print. Derivations have their own tests."""
 
 import contextlib
 import io
 import itertools
 import re
 from pathlib import Path
+
+import pytest
 
 import fimsym
 from fimsym.derivation.record import pretty
@@ -13,13 +15,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_readme_examples_print_what_they_say():
-    blocks = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("path", ["README.md", "docs/audit.md"])
+def test_examples_print_what_they_say(path):
+    text = (ROOT / path).read_text()
+    blocks = re.findall(r"```python\n(.*?)```\n+```text\n(.*?)```", text, re.DOTALL)
     assert blocks
     for code, expected in blocks:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "README.md", "exec"), {})
+            exec(compile(code, path, "exec"), {})
         assert printed.getvalue() == expected
 
 
