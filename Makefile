@@ -5,7 +5,7 @@ READY := .venv/ready
 PEERS := .venv/peers
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help validate test lint generate check docs notebooks benchmark clean
+.PHONY: help validate test peers lint generate check docs notebooks benchmark clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -16,6 +16,9 @@ validate: $(READY)  ## Check every closed form against Monte Carlo on real data
 
 test: $(READY)  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+peers: $(PEERS)  ## Audit the diagonals of other packages
+	$(BIN)/python -m pytest tests/test_audit_peers.py
 
 lint: $(READY)  ## Lint, format check, types and import contract
 	$(BIN)/ruff check .
