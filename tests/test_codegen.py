@@ -20,6 +20,17 @@ from fimsym.codegen.atoms import Log1mExp, LogSumExp, Softmax, stabilise
 from fimsym.codegen.printer import FUNCTIONS, NODES, TorchPrinter
 from fimsym.derivation import accurate, stable
 from fimsym.derivation.accurate import Lead, LogProbability, Rest, Weights
+from fimsym.derivation.extremes import (
+    Larger,
+    LargestCentred,
+    LargestOfClasses,
+    LargestOfTargets,
+    LargestOnCircle,
+    Smaller,
+    SmallestOfTargets,
+    SmallestOnCircle,
+    SmallestReduced,
+)
 from fimsym.derivation.functions import (
     Expm1,
     Log1p,
@@ -36,12 +47,12 @@ from fimsym.derivation.symbols import (
     AxisMax,
     AxisMin,
     Cosine,
-    LargestPair,
+    Lowered,
     Norm,
     Others,
     Pairs,
+    Raised,
     RoundedUp,
-    SmallestPair,
     h,
     index,
     second,
@@ -59,6 +70,8 @@ X = h[index]
 R = sp.Symbol("row")
 A = sp.Symbol("a", positive=True)
 SPEC = family("categorical")
+Q = torch.eye(4, dtype=H.dtype) - P.sqrt() @ P.sqrt().mT
+LARGEST = torch.linalg.eigvalsh(Q @ torch.diag(H.exp()[:, 0]) @ Q)[-1].reshape(1, 1)
 
 ROWS = {
     "Symbol": (A, torch.tensor(1.5)),
@@ -112,8 +125,29 @@ ROWS = {
     ),
     "Cosine": (Cosine(X, X + 1.2, 1), torch.where(H == -1.2, 1.0, H / (H + 1.2))),
     "SumOfProducts": (SumOfProducts(X, A, X, X), 1.5 * H + H**2),
-    "LargestPair": (LargestPair(X), torch.tensor([[1.8]], dtype=H.dtype)),
-    "SmallestPair": (SmallestPair(X), torch.tensor([[-0.36]], dtype=H.dtype)),
+    "Raised": (Raised(X + 3), H + 3),
+    "Lowered": (Lowered(X + 3), H + 3),
+    "Larger": (Larger(0, X, X / 2), H.clamp(min=0)),
+    "Smaller": (Smaller(0, X, X / 2), H.clamp(max=0)),
+    "LargestCentred": (LargestCentred(sp.exp(X), Softmax(X)), LARGEST),
+    "SmallestReduced": (
+        SmallestReduced(sp.exp(X), sp.exp(-X) / 10, 1 - total(SPEC, sp.exp(-X) / 10)),
+        torch.linalg.eigvalsh(torch.diag(H.exp()[:, 0]) - 0.1)[0].reshape(1, 1),
+    ),
+    "LargestOfClasses": (
+        LargestOfClasses(X, Softmax(X), AxisMax(X) / 1000),
+        torch.tensor([[2e-3]], dtype=H.dtype),
+    ),
+    "LargestOnCircle": (LargestOnCircle(X, 0, 0, 0, X / 2), torch.where(H > 0, H, H / 3)),
+    "SmallestOnCircle": (SmallestOnCircle(X, 0, 0, 0, 2 * X), torch.where(H > 0, H / 1.5, 2 * H)),
+    "LargestOfTargets": (
+        LargestOfTargets(sp.exp(X), 3 * sp.exp(2 * X)),
+        3 * (2 * H).exp().amax(-2, keepdim=True),
+    ),
+    "SmallestOfTargets": (
+        SmallestOfTargets(sp.exp(X), sp.exp(2 * X)),
+        (2 * H).exp().amin(-2, keepdim=True),
+    ),
     "Infinity": (sp.oo + sp.Integer(0), torch.tensor(math.inf)),
     "Rest": (Rest(X), torch.tensor([0.3, -1.2, 0.0, 0.0], dtype=H.dtype).unsqueeze(-1)),
     "Weights": (Weights(X, sp.exp(X), 2), 2 * H.exp()),

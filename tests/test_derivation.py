@@ -9,9 +9,12 @@ import sympy as sp
 
 import fimsym
 from fimsym.derivation import bounds, certificates, moments, prove, stable
+from fimsym.derivation.extremes import Larger, SearchBase, Smaller
 from fimsym.derivation.normal import inline, normal, unroll
 from fimsym.derivation.proofs import identities
 from fimsym.derivation.symbols import (
+    Lowered,
+    Raised,
     RoundedUp,
     axis,
     h,
@@ -121,9 +124,17 @@ def test_a_wrong_bound_is_refused(name, monkeypatch):
         changes = [value / 2] if value not in (0, sp.oo) else [value + sp.Rational(1, 10)]
         if isinstance(value, sp.Min):
             changes += [sp.Max(*value.args), sp.Min(*value.args, -value.args[0]), value.args[0]]
+        if isinstance(value, Larger | Smaller):
+            swapped = Smaller if isinstance(value, Larger) else Larger
+            changes += [swapped(*value.args), value.func(*value.args[1:]), value.args[0]]
         changes += [
             value.xreplace({node: RoundedUp(node.args[0], 0 * node.args[1])})
             for node in value.atoms(RoundedUp)
+        ]
+        changes += [value.xreplace({node: node.args[0]}) for node in value.atoms(Raised, Lowered)]
+        changes += [
+            value.xreplace({node: node.func(*node.args[:-1], 2 * node.args[-1] + 1)})
+            for node in value.atoms(SearchBase)
         ]
         for change in changes:
             if change == value:

@@ -10,19 +10,21 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fimsym.codegen import estimators
 from fimsym.codegen.division import divide, halves
 from fimsym.codegen.matrix_links import layout, link_function
 from fimsym.codegen.program import Function, Statement
 from fimsym.derivation import Derivation, bounds, stable
 from fimsym.derivation.letters import Letter
+from fimsym.derivation.matrix_bounds import BOUNDS
 from fimsym.derivation.matrix_program import (
-    BOUNDS,
     INPUTS,
     PROGRAM,
     Line,
     definitions,
     needed,
 )
+from fimsym.derivation.matrix_whitening import ROOT, WHITENING
 from fimsym.derivation.record import equation
 from fimsym.families.formula import interpret
 
@@ -89,6 +91,8 @@ _FUNCTIONS = {
     "largest_information": _call("largest_information", True),
     "largest_square": _call("largest_square", True),
     "relative_rounding": _call("relative_rounding", True),
+    "largest_curvature": _call("largest_curvature", True),
+    "smaller": lambda one, other: Code(f"torch.minimum({one}, {other})", number=True),
 }
 _NAMES = {
     **{name: Code(name) for name in INPUTS},
@@ -145,15 +149,15 @@ def _function(name, results, arguments, summary):
     )
 
 
-def _equations(lines: Sequence[Line]) -> tuple[str, ...]:
-    return tuple(equation(line) for line in definitions(lines, PROGRAM))
+def _equations(lines: Sequence[Line], before: Sequence[Line] = PROGRAM) -> tuple[str, ...]:
+    return tuple(equation(line) for line in definitions(lines, before))
 
 
 def _bounds():
     lines = needed((*PROGRAM, *BOUNDS), bounds.QUANTITIES)
     return Function(
         name="bounds",
-        summary="Theorem 4.1's constants: what I, V₁ and V₂ can be, given ‖u‖ and ‖v‖.",
+        summary=bounds.SUMMARY,
         equations=_equations([line for line in lines if line in BOUNDS]),
         arguments=("h",),
         statements=(_WHITENING, *_UNITS, *statements(lines)),
@@ -172,6 +176,47 @@ def moments() -> dict[str, Any]:
     return {**halves(first, both), "equations": equations}
 
 
+def _estimators() -> dict[str, Any]:
+    """Return the functions of the root and of estimators' variances."""
+    lines = (*PROGRAM, *WHITENING)
+    label = ("slope_u", "curvature_u", "tilted_u", "spread_u", "remainder")
+
+    def of(results, arguments, *last):
+        wanted = needed(lines, results)
+        found = (_WHITENING, *statements(wanted), *last)
+        return Function("", "", _equations(wanted, lines), arguments, found, (), COMPONENTS)
+
+    def coordinates(name, slope, curvature):
+        return Statement(name, f"runtime.coordinates({slope}, {curvature})", wide=True)
+
+    of_u = (
+        coordinates("whitened_u", "slope_u", "curvature_u"),
+        coordinates("coskewness", "tilted_u", "spread_u"),
+        estimators.OF_U,
+    )
+    of_v = (coordinates("whitened_v", "slope_v", "curvature_v"), estimators.OF_BOTH)
+    both = (*label, "slope_v", "curvature_v")
+    return estimators.described(
+        _root(),
+        of(label[:2], ("h", "u"), of_u[0], estimators.RADEMACHER),
+        of(label, ("h", "u"), *of_u),
+        of(both, ("h", "u", "v"), *of_u, *of_v),
+    )
+
+
+def _root() -> Function:
+    wanted = needed((*PROGRAM, *ROOT), ["root_vector", "root_matrix"])
+    columns = "runtime.vector_column(root_vector), runtime.matrix_column(root_matrix, beside=2)"
+    found = (
+        _WHITENING,
+        Statement("slope_probe, curvature_probe", "runtime.of_coordinates(probe)"),
+        *statements(wanted),
+        Statement("root_probe", f"runtime.joined({columns})", wide=True),
+    )
+    equations = _equations(wanted, (*PROGRAM, *ROOT))
+    return Function("", "", equations, ("h", "probe"), found, (), COMPONENTS)
+
+
 def parts(derivation: Derivation, arguments: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """Return what the template lays out.
 
@@ -188,4 +233,5 @@ def parts(derivation: Derivation, arguments: Mapping[str, tuple[str, ...]]) -> d
         "domain": f" Domain: {', '.join(family.domain)}.",
         "layout": layout(family),
         "components": COMPONENTS,
+        **_estimators(),
     }

@@ -12,13 +12,15 @@ import jinja2
 import sympy as sp
 from ruff.__main__ import find_ruff_bin
 
-from fimsym.codegen import matrix
+from fimsym.codegen import estimators, matrix
 from fimsym.codegen.division import halves, targets
 from fimsym.codegen.links import layout, link_function
 from fimsym.codegen.passes import arranged
-from fimsym.codegen.program import Function, component_names, function, precise
+from fimsym.codegen.program import Function, Statement, component_names, function, precise
 from fimsym.derivation import Derivation, bounds, derive, stable
+from fimsym.derivation.extremes import OverDirections
 from fimsym.derivation.normal import Definition
+from fimsym.derivation.record import equation
 from fimsym.derivation.symbols import index
 from fimsym.errors import DerivationError, SpecError
 from fimsym.families import Family, families
@@ -61,6 +63,7 @@ def generate(name_or_family: str | Family) -> str:
     parts = matrix.parts(derivation, _ARGUMENTS) if matrices else _parts(derivation)
     functions, links = parts["functions"], parts["links"]
     statements = [s for f in (*functions, *links) for s in f.statements]
+    statements += estimators.statements(parts)
     body = environment.get_template("evaluator.py.jinja").render(
         family=family,
         statistics=", ".join(family.sufficient_statistics),
@@ -78,7 +81,10 @@ def _parts(derivation):
     family = derivation.family
     functions, moments = _functions(derivation), _moments(derivation)
     links = [link_function(family, link) for link in family.links if not link.identity]
-    _check_locals(family, functions, moments, links)
+    known = bool(derivation.whitening)
+    of_estimators = (estimators.parts if known else estimators.from_numbers)(derivation)
+    more = [s.name for s in estimators.statements(of_estimators)]
+    _check_locals(family, functions, moments, links, more)
     return {
         "functions": functions,
         "moments": moments,
@@ -87,6 +93,7 @@ def _parts(derivation):
         "domain": _domain(family),
         "layout": _layout(derivation),
         "components": component_names(family),
+        **of_estimators,
     }
 
 
@@ -104,25 +111,28 @@ def _domain(family):
 
 def _wrapped(text, indent):
     """Return a docstring's paragraph in lines that fit, later ones set in."""
-    lines = textwrap.wrap(text, _LINE_LENGTH - 2 - indent, break_long_words=False)
-    return ("\n" + " " * (indent + 4 * bool(indent))).join(lines)
+    room = _LINE_LENGTH - 2 - indent
+    inset = " " * 4 * bool(indent)
+    lines = textwrap.wrap(text, room, subsequent_indent=inset, break_long_words=False)
+    return ("\n" + " " * indent).join(lines)
 
 
 _TEMPLATE_NAMES = (
-    "h u v dtype directions block of_u layout given outputs first second derivatives "
-    "float list dict tuple torch runtime special annotations Tensor Bounds Moments LAYOUT LINKS top"
+    "h u v probe dtype directions block of_u of_both found probes layout given outputs first "
+    "second derivatives float list dict tuple torch runtime special annotations Tensor Bounds "
+    "EstimatorVariances Moments LAYOUT LINKS top"
 )
 _LOCALS = frozenset(_TEMPLATE_NAMES.split())
 """Every name that the template itself uses."""
 
 
-def _check_locals(family, functions, moments, links):
+def _check_locals(family, functions, moments, links, more):
     """Refuse constants and link outputs that a generated body would overwrite."""
-    evaluators = {f.name for f in functions} | {"moments"}
+    evaluators = {f.name for f in functions} | {"moments", *estimators.SUMMARIES}
     taken = _LOCALS | evaluators | {f"from_{link.link.name}" for link in links}
     statements = [s for f in functions for s in f.statements]
     statements += [s for part in ("before", "of_u", "of_v") for s in moments[part]]
-    bodies = [name for s in statements for name in targets(s.name)]
+    bodies = [name for s in statements for name in targets(s.name)] + more
     columns = {name for names in component_names(family).values() for name in names}
     _refuse_taken({c.name for c in family.constants}, taken | columns | {*bodies}, "constant")
     for link in links:
@@ -191,17 +201,28 @@ def _functions(derivation: Derivation) -> list[Function]:
                 derivation.definitions,
             )
         )
-    found.append(
-        function(
-            derivation,
-            "bounds",
-            derivation.bound_definitions,
-            list(bounds.QUANTITIES),
-            ("h",),
-            "Theorem 4.1's constants: what I, V₁ and V₂ can be, given ‖u‖ and ‖v‖.",
-        )
+    return [*found, _bounds(derivation)]
+
+
+def _bounds(derivation: Derivation) -> Function:
+    """Return the function of bounds; of a law with nothing but its forms, by their values."""
+    names, summary = list(bounds.QUANTITIES), bounds.SUMMARY
+    lines = derivation.bound_definitions
+    if not any(line.expression.has(OverDirections) for line in lines):
+        return function(derivation, "bounds", lines, names, ("h",), summary)
+    family = derivation.family
+    components = None if family.vector else family.components
+    given = "".join(f", {c.name}={c.name}" for c in family.constants)
+    code = f"runtime.bounds_of_forms(h, fisher, variance_score_squared, {components}{given})"
+    return Function(
+        name="bounds",
+        summary=summary,
+        equations=tuple(map(equation, lines)),
+        arguments=("h",),
+        statements=(Statement(", ".join(names), code),),
+        results=tuple(names),
+        columns=component_names(family),
     )
-    return found
 
 
 def _of_h(derivation, name, lines, summary):
@@ -246,7 +267,8 @@ def _header(derivation, functions, body):
         "family": derivation.family.canonical(),
         "definitions": [
             [sp.srepr(line.symbol), sp.srepr(line.expression)]
-            for line in (*derivation.program, *derivation.bound_definitions)
+            for lines in (derivation.program, derivation.bound_definitions, derivation.whitening)
+            for line in lines
         ],
         "functions": [repr(f) for f in functions],
     }

@@ -8,13 +8,13 @@ from collections.abc import Collection, Sequence
 import sympy as sp
 
 from fimsym.derivation.normal import Definition
-from fimsym.derivation.symbols import directions, u, v
+from fimsym.derivation.symbols import directions, probe, u, v
 from fimsym.families import Family
 
 
 def moving_symbols(family: Family, lines: Sequence[Definition]) -> frozenset[sp.Basic]:
     """Return the symbols that have an entry for every parameter: u, v and what they enter."""
-    moving = {u, v, *directions(family, u), *directions(family, v)}
+    moving = {part for base in (u, v, probe) for part in (base, *directions(family, base))}
     for line in lines:
         if symbols_in(line.expression) & moving:
             moving.add(base_of(line.symbol))

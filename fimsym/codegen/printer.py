@@ -37,8 +37,13 @@ FUNCTIONS = {
     "PolygammaDifference": "special.polygamma_difference({0}, {1}, {2})",
     "Cosine": "runtime.cosine({0}, {1}, {2})",
     "SumOfProducts": "runtime.sum_of_products({0}, {1}, {2}, {3}, dtype)",
-    "LargestPair": "runtime.largest_pair({0})",
-    "SmallestPair": "runtime.smallest_pair({0})",
+    "LargestCentred": "runtime.largest_centred({all})",
+    "SmallestReduced": "runtime.smallest_reduced({all})",
+    "LargestOfClasses": "runtime.largest_of_classes({all})",
+    "LargestOnCircle": "runtime.largest_on_circle({all})",
+    "SmallestOnCircle": "runtime.smallest_on_circle({all})",
+    "LargestOfTargets": "runtime.largest_of_targets({all})",
+    "SmallestOfTargets": "runtime.smallest_of_targets({all})",
     "LogSumExp": "torch.logsumexp({0}, dim=-2, keepdim=True)",
     "Softmax": "torch.softmax({0}, dim=-2)",
     "AxisMax": "torch.amax({0}, dim=-2, keepdim=True)",
@@ -49,6 +54,8 @@ FUNCTIONS = {
     "Weights": "runtime.weights({0}, {1}, {2}, top, second, dtype)",
     "Lead": "-torch.expm1({1} - {0}) * {2}",
     "RoundedUp": "runtime.rounded_up({0}, {1})",
+    "Raised": "runtime.raised({0})",
+    "Lowered": "runtime.lowered({0})",
     "LogProbability": "torch.log_softmax({0}, dim=-2)",
 }
 """Code of every function."""
@@ -73,6 +80,8 @@ NODES = frozenset(
         "Sum",
         "Max",
         "Min",
+        "Larger",
+        "Smaller",
     ]
 )
 """Every other node that has a printing rule."""
@@ -206,7 +215,8 @@ class TorchPrinter(CodePrinter):
         return f"torch.{function}({', '.join(arguments)})"
 
     def _print_Function(self, expr):
-        return FUNCTIONS[type(expr).__name__].format(*map(self._print, expr.args))
+        arguments = list(map(self._print, expr.args))
+        return FUNCTIONS[type(expr).__name__].format(*arguments, all=", ".join(arguments))
 
     def _print_polygamma(self, expr):
         return self._print_Function(expr)
@@ -230,6 +240,8 @@ class TorchPrinter(CodePrinter):
 
     def _print_Min(self, expr):
         return self._clamp(expr, "max", "minimum")
+
+    _print_Larger, _print_Smaller = _print_Max, _print_Min
 
     def _clamp(self, expr, keyword, function):
         numbers = [a for a in expr.args if a.is_number]

@@ -25,6 +25,7 @@ from fimsym.derivation.symbols import (
     h,
     index,
     naturals,
+    probe,
     second,
     top,
     u,
@@ -249,12 +250,13 @@ def component_names(family: Family) -> dict[str, list[str]]:
             (h, naturals(family)),
             (u, directions(family, u)),
             (v, directions(family, v)),
+            (probe, directions(family, probe)),
         )
     }
 
 
 def _names(derivation, definitions):
-    bases = {base: str(base.label) for base in (h, u, v)}
+    bases = {base: str(base.label) for base in (h, u, v, probe)}
     return {**bases, **{base_of(line.symbol): line.name for line in definitions}}
 
 

@@ -13,11 +13,13 @@ from fimsym.derivation import (
     bounds,
     certificates,
     digits,
+    estimators,
     means,
     moments,
     quadrature,
     sanity,
     stable,
+    whitening,
 )
 from fimsym.derivation.cumulants import cumulant, in_naturals
 from fimsym.derivation.functions import exact
@@ -31,6 +33,7 @@ from fimsym.derivation.symbols import (
     h,
     labels,
     log_partition,
+    total,
     u,
     v,
 )
@@ -66,6 +69,13 @@ class Derivation:
         program: The same again, as code is generated: accurate to the last digits.
         bounds: Theorem 4.1's constants: fisher_min, fisher_max, quartic_min, quartic_max.
         bound_definitions: Those constants line by line, as they are generated.
+        estimators: The variance of each estimator of I from one label or one probe, by name:
+            score_squared, negative_hessian, mixed, score_squared_cv, gaussian_probe,
+            rademacher_probe (where the root has a formula) and exact.
+        coefficients: The best α of ``mixed`` and the best c of ``score_squared_cv``.
+        root: (L g)_i of a probe g, with I = L Lᵀ; a tuple, one per natural parameter of a
+            target, if there are several; None where L has no formula.
+        whitening: The lines of a = Lᵀu, k, R, b = Lᵀv and L g that estimators are made of.
         proofs: Every identity the above rests on, each with its zero residual and how it was
             shown: symbolically, or compared by quadrature.
     """
@@ -84,6 +94,10 @@ class Derivation:
     program: tuple[Definition, ...]
     bounds: dict[str, sp.Expr]
     bound_definitions: tuple[Definition, ...]
+    estimators: dict[str, sp.Expr]
+    coefficients: dict[str, sp.Expr]
+    root: sp.Expr | None
+    whitening: tuple[Definition, ...]
     proofs: tuple[Proof, ...]
 
     def __repr__(self) -> str:
@@ -221,8 +235,11 @@ class Derivation:
         return f"$$\n{self.latex()}\n$$"
 
     def _look_up(self, quantity: str) -> sp.Expr:
+        if quantity in self.estimators:
+            return self.estimators[quantity]
         known = ("log_partition", "mean", *stable.QUANTITIES)
         if quantity not in known:
+            known = (*known, *self.estimators)
             raise SpecError(
                 f"unknown quantity {quantity!r}; expected one of {', '.join(known)}."
                 f"{nearest(quantity, known)}"
@@ -279,6 +296,7 @@ def _derive(spec: Family) -> Derivation:
         },
         definitions=program,
         program=accurate.program(spec),
+        **_estimators(spec, explicit),
         bounds={
             name: inline(stable.symbol_of(bound_lines, name), _without_softmax(bound_lines))
             for name in bounds.QUANTITIES
@@ -287,6 +305,19 @@ def _derive(spec: Family) -> Derivation:
         proofs=proofs,
         **explicit,
     )
+
+
+def _estimators(spec, quantities):
+    """Return the fields of a derivation that concern estimators and the root."""
+    found = {"coefficients": estimators.coefficients(quantities), "root": None, "whitening": ()}
+    fourth = None
+    if whitening.available(spec):
+        powers = (x**4 for x in whitening.values(spec, "whitened_u"))
+        fourth = exact(sp.Add(*(total(spec, power) for power in powers)))
+        roots = whitening.values(spec, "root_probe")
+        found["root"] = roots[0] if len(roots) == 1 else sp.Tuple(*roots)
+        found["whitening"] = whitening.program(spec, True)
+    return {**found, "estimators": estimators.variances(quantities, fourth)}
 
 
 def _without_softmax(lines):

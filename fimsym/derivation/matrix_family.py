@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import sympy as sp
 
-from fimsym.derivation import bounds, stable
+from fimsym.derivation import bounds, estimators, stable
 from fimsym.derivation.derivation import Derivation
 from fimsym.derivation.identity import prove
 from fimsym.derivation.matrices import Words
+from fimsym.derivation.matrix_bounds import BOUNDS
 from fimsym.derivation.matrix_program import (
-    BOUNDS,
     PROGRAM,
     cumulant,
     definitions,
@@ -21,6 +21,7 @@ from fimsym.derivation.matrix_program import (
     values,
 )
 from fimsym.derivation.matrix_proofs import identities
+from fimsym.derivation.matrix_whitening import ROOT, WHITENING
 from fimsym.derivation.normal import normal
 from fimsym.derivation.tensors import Tensors
 from fimsym.errors import UnsupportedError
@@ -89,7 +90,8 @@ def derive(family: Family) -> MatrixDerivation:
         UnsupportedError: the family states theorems, or has no density.
     """
     proofs = tuple(map(prove, identities(family)))
-    found = values(PROGRAM)
+    found = values((*PROGRAM, *ROOT))
+    quantities = {name: found[name] for name in stable.QUANTITIES}
     lines = definitions(needed(PROGRAM, stable.QUANTITIES))
     bound_lines = definitions(BOUNDS, PROGRAM)
     return MatrixDerivation(
@@ -106,8 +108,12 @@ def derive(family: Family) -> MatrixDerivation:
             if line.name in bounds.QUANTITIES
         },
         bound_definitions=bound_lines,
+        estimators=estimators.variances(quantities, sp.Symbol("Σ a⁴", real=True)),
+        coefficients=estimators.coefficients(quantities),
+        root=sp.Tuple(*(_expression(found[name]) for name in ("root_vector", "root_matrix"))),
+        whitening=definitions((*WHITENING, *ROOT), PROGRAM),
         proofs=proofs,
-        **{name: found[name] for name in stable.QUANTITIES},
+        **quantities,
     )
 
 

@@ -58,7 +58,8 @@ def _symmetric(name):
     return Letter(name, symmetric=1)
 
 
-def _number(name):
+def number(name: str) -> sp.Symbol:
+    """Return the symbol of a scalar."""
     return sp.Symbol(name, real=True)
 
 
@@ -73,6 +74,8 @@ INPUTS: dict[str, Letter] = {
     "matrix_v": _symmetric("B_v"),
     "slope_w": _vector("c"),
     "curvature_w": _symmetric("A"),
+    "slope_probe": _vector("c_g"),
+    "curvature_probe": _symmetric("A_g"),
 }
 """Letters of what the lines start from; (a, B) is a direction of (h₁, H₂)."""
 
@@ -95,7 +98,7 @@ def _whitened(direction: str) -> tuple[Line, ...]:
 
 
 def _quantity(name: str, formula: str) -> Line:
-    return Line(name, _number(name), formula, QUANTITIES[name])
+    return Line(name, number(name), formula, QUANTITIES[name])
 
 
 PROGRAM = (
@@ -109,7 +112,7 @@ PROGRAM = (
     ),
     Line(
         "log_partition",
-        _number("F"),
+        number("F"),
         "dot(whitened_h, whitened_h) / 2 - logdet(precision) / 2",
         "log-partition",
     ),
@@ -120,7 +123,7 @@ PROGRAM = (
     _quantity("third", "6 * dot(slope_u, bent_u) + 8 * dot(squared_u, curvature_u)"),
     Line(
         "fourth_cumulant",
-        _number("kappa_40"),
+        number("kappa_40"),
         "48 * (dot(squared_u, squared_u) + dot(bent_u, bent_u))",
         "fourth cumulant of the score",
     ),
@@ -137,59 +140,6 @@ PROGRAM = (
     ),
 )
 """The evaluator; every term of a variance is non-negative."""
-
-BOUNDS = (
-    Line(
-        "largest",
-        _number("largest"),
-        "largest_information(slope_u, curvature_u)",
-        "largest eigenvalue of I, from the c and A of unit directions",
-    ),
-    Line(
-        "matrix_w",
-        _symmetric("B"),
-        "factor * curvature_w * transpose(factor)",
-        "the direction whose score has c and A",
-    ),
-    Line("vector_w", _vector("a"), "factor * slope_w - 2 * matrix_w * mean_vector", "likewise"),
-    Line(
-        "largest_inverse",
-        _number("largest_inverse"),
-        "largest_square(vector_w, matrix_w)",
-        "largest eigenvalue of I⁻¹, from the directions of unit scores",
-    ),
-    Line(
-        "rounding",
-        _number("rounding"),
-        "relative_rounding(factor, whitener)",
-        "what rounding may have taken from an eigenvalue, relative to it",
-    ),
-    Line(
-        "fisher_min",
-        _number("fisher_min"),
-        "(1 - rounding) / largest_inverse",
-        "smallest eigenvalue of I: λ with I ≥ λ‖u‖² and V₂ ≥ λ‖v‖²",
-    ),
-    Line(
-        "fisher_max",
-        _number("fisher_max"),
-        "(1 + rounding) * largest",
-        "largest eigenvalue of I: λ with I ≤ λ‖u‖² and V₂ ≤ λ‖v‖²",
-    ),
-    Line(
-        "quartic_min",
-        _number("quartic_min"),
-        "2 * fisher_min**2",
-        "lower bound of M on unit vectors: V₁ ≥ λ‖u‖⁴",
-    ),
-    Line(
-        "quartic_max",
-        _number("quartic_max"),
-        "14 * fisher_max**2",
-        "upper bound of M on unit vectors: V₁ ≤ λ‖u‖⁴",
-    ),
-)
-"""Theorem 4.1's constants."""
 
 _ROOT = words(FACTOR.inverse)
 
@@ -231,9 +181,11 @@ def definitions(lines: Sequence[Line], before: Sequence[Line] = ()) -> tuple[Def
 
 
 _NORMS = {
-    "largest_information": lambda *_: _number("sup ‖c_u‖² + 2 ‖A_u‖² over ‖u‖ = 1"),
-    "largest_square": lambda *_: _number("sup ‖u‖² over ‖c_u‖² + 2 ‖A_u‖² = 1"),
-    "relative_rounding": lambda *_: _number("ε ‖L‖ ‖L⁻¹‖"),
+    "largest_information": lambda *_: number("sup ‖c_u‖² + 2 ‖A_u‖² over ‖u‖ = 1"),
+    "largest_square": lambda *_: number("sup ‖u‖² over ‖c_u‖² + 2 ‖A_u‖² = 1"),
+    "largest_curvature": lambda *_: number("sup ‖A_u‖² over ‖u‖ = 1"),
+    "relative_rounding": lambda *_: number("ε ‖L‖ ‖L⁻¹‖"),
+    "smaller": sp.Min,
 }
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 
 import sympy as sp
 
+from fimsym.derivation import estimators, matrix_bounds, matrix_whitening
 from fimsym.derivation.identity import Identity
 from fimsym.derivation.letters import FACTOR, PRECISION, SIZE, Letter, LogDeterminant
 from fimsym.derivation.matrices import dot, trace, words
+from fimsym.derivation.matrix_bounds import BOUNDS
 from fimsym.derivation.matrix_moments import SIZES, moment_identities
 from fimsym.derivation.matrix_program import (
-    BOUNDS,
     INPUTS,
     PROGRAM,
     Line,
@@ -21,9 +21,9 @@ from fimsym.derivation.matrix_program import (
     evaluate,
     in_cumulants,
     log_partition,
-    needed,
     values,
 )
+from fimsym.derivation.matrix_whitening import ROOT, WHITENING
 from fimsym.derivation.symbols import constants, labels
 from fimsym.errors import UnsupportedError
 from fimsym.families import Family
@@ -31,9 +31,13 @@ from fimsym.families.formula import interpret
 
 
 def identities(
-    family: Family, program: Sequence[Line] = PROGRAM, bounds: Sequence[Line] = BOUNDS
+    family: Family,
+    program: Sequence[Line] = PROGRAM,
+    bounds: Sequence[Line] = BOUNDS,
+    whitening: Sequence[Line] = WHITENING,
+    root: Sequence[Line] = ROOT,
 ) -> tuple[Identity, ...]:
-    """Return every identity, of the lines of a program and of bounds.
+    """Return every identity, of the lines of a program, its bounds and its whitening.
 
     Raises:
         UnsupportedError: the family states theorems, which are not proven in words.
@@ -48,7 +52,9 @@ def identities(
         *(identity for size in SIZES for identity in moment_identities(program, size)),
         _label_identity(),
         *_program_identities(family, program),
-        *_bound_identities(program, bounds),
+        *matrix_whitening.identities(family, program, whitening, root),
+        *estimators.identities(),
+        *matrix_bounds.identities(program, bounds),
         *_link_identities(family),
     )
 
@@ -160,74 +166,6 @@ def _program_identities(family, program):
                 sp.expand,
             )
             for name, expression in in_cumulants(family).items()
-        ),
-    )
-
-
-def _bound_identities(program, bounds):
-    """Prove I of the direction with given c and A, and 2I² ≤ V₁ ≤ 14 I².
-
-    With x = ‖A‖² and y = ‖c‖², I = 2x + y, ‖A²‖² ≤ x² and ‖Ac‖² ≤ xy.
-    """
-    found = values(needed((*program, *bounds), ["vector_w"]))
-    at = {"vector_u": found["vector_w"], "matrix_u": found["matrix_w"]}
-    slope, curvature = found["slope_w"], found["curvature_w"]
-    x, y, fourth = sp.symbols("x y kappa_40", nonnegative=True)
-    last = {line.name: line.formula for line in (*program, *bounds)}
-    low, high = (
-        evaluate(last[name], {"fisher_min": y + 2 * x, "fisher_max": y + 2 * x})
-        for name in ("quartic_min", "quartic_max")
-    )
-    variance = evaluate(
-        last["variance_score_squared"], {"fourth_cumulant": fourth, "fisher": y + 2 * x}
-    )
-    return (
-        Identity(
-            "bound: directions of unit scores",
-            "I = ‖c‖² + 2‖A‖² at a = Lc − 2Bμ, B = LALᵀ",
-            values(program, at)["fisher"],
-            dot(slope, slope) + 2 * dot(curvature, curvature),
-            sp.expand,
-        ),
-        Identity("bound: from below", "V₁ = 2I² + κ₄₀, κ₄₀ ≥ 0", variance, low + fourth, sp.expand),
-        Identity(
-            "bound: from above",
-            "14 I² = 2I² + 48(x² + xy) + 12y², x = ‖A‖², y = ‖c‖²",
-            high,
-            variance.subs(fourth, 48 * (x**2 + x * y)) + 12 * y**2,
-            sp.expand,
-        ),
-        *(identity for size in SIZES[1:] for identity in _norm_identities(size)),
-    )
-
-
-def _norm_identities(size):
-    """Prove ‖A²‖² ≤ ‖A‖⁴ and ‖Ac‖² ≤ ‖A‖²‖c‖² as sums of squares (Lagrange)."""
-    c = sp.Matrix(sp.symbols(f"c_:{size}", real=True))
-    a = sp.Matrix(size, size, lambda i, j: sp.Symbol(f"A_{min(i, j)}{max(i, j)}", real=True))
-    rows = [a.row(i) for i in range(size)]
-
-    def minors(one, other):
-        pairs = itertools.combinations(range(size), 2)
-        return sum((one[k] * other[n] - one[n] * other[k]) ** 2 for k, n in pairs)
-
-    def square(matrix):
-        return (matrix.T * matrix).trace()
-
-    return (
-        Identity(
-            f"bound: square of a matrix (D = {size})",
-            "‖A‖⁴ − ‖A²‖² is a sum of squares",
-            square(a) ** 2 - square(a * a),
-            sum(minors(one, other) for one in rows for other in rows),
-            sp.expand,
-        ),
-        Identity(
-            f"bound: matrix times vector (D = {size})",
-            "‖A‖²‖c‖² − ‖Ac‖² is a sum of squares",
-            square(a) * square(c) - square(a * c),
-            sum(minors(row, c) for row in rows),
-            sp.expand,
         ),
     )
 

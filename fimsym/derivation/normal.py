@@ -57,17 +57,25 @@ def inline(expression: sp.Expr, definitions: Sequence[Definition], level: int = 
 
 
 def _substitute(expression, definition, fresh):
-    symbol = definition.symbol
-    if not isinstance(symbol, sp.Indexed):
-        return expression.replace(
-            lambda node: node == symbol, lambda node: _rename(definition.expression, fresh)
-        )
+    symbol, value = definition.symbol, definition.expression
+    if isinstance(symbol, sp.Indexed):
+        found = {node for node in expression.atoms(sp.Indexed) if node.base == symbol.base}
+    else:
+        found = {symbol} & expression.free_symbols
+    if not found:
+        return expression
 
-    def value(node):
-        return _rename(definition.expression, fresh).xreplace({index: node.indices[0]})
+    def at(node):
+        return value.xreplace({index: node.indices[0]}) if isinstance(node, sp.Indexed) else value
 
+    if not value.has(sp.Sum):
+        return expression.xreplace({node: at(node) for node in found})
+    # Every occurrence gets bound indices of its own.
     return expression.replace(
-        lambda node: isinstance(node, sp.Indexed) and node.base == symbol.base, value
+        lambda node: node in found,
+        lambda node: _rename(value, fresh).xreplace(
+            {index: node.indices[0]} if isinstance(node, sp.Indexed) else {}
+        ),
     )
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import sympy as sp
 
-from fimsym.derivation import accurate, cumulants, moments, stable, target, targets
+from fimsym.derivation import (
+    accurate,
+    cumulants,
+    estimators,
+    moments,
+    stable,
+    target,
+    targets,
+    whitening,
+)
 from fimsym.derivation.functions import exact
 from fimsym.derivation.identity import Identity
 from fimsym.derivation.normal import inline, unroll
@@ -39,6 +48,8 @@ def identities(family: Family) -> tuple[Identity, ...]:
         *_stable_identities(family),
         *_tensor_identities(family),
         *_theorem_identities(family),
+        *(whitening.identities(family) if whitening.available(family) else ()),
+        *estimators.identities(),
     )
 
 

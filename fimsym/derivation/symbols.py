@@ -13,6 +13,7 @@ from fimsym.families.formula import interpret
 h = sp.IndexedBase("h", real=True)
 u = sp.IndexedBase("u", real=True)
 v = sp.IndexedBase("v", real=True)
+probe = sp.IndexedBase("probe", real=True)
 probability = sp.IndexedBase("p", real=True)
 
 epsilon, delta = sp.symbols("epsilon delta", real=True)
@@ -51,20 +52,6 @@ class AxisMin(AxisFunction):
 
     def _latex(self, printer):
         return rf"\min_{{i}} {printer.parenthesize(self.args[0], 50)}"
-
-
-class LargestPair(AxisFunction):
-    """Product of the two largest values over the targets; 0 for a single target."""
-
-    def _latex(self, printer):
-        return rf"\max_{{i \neq j}} {printer.parenthesize(self.args[0], 50)} (\cdot)_j"
-
-
-class SmallestPair(AxisFunction):
-    """Product of the two smallest values over the targets; infinite for a single target."""
-
-    def _latex(self, printer):
-        return rf"\min_{{i \neq j}} {printer.parenthesize(self.args[0], 50)} (\cdot)_j"
 
 
 class Others(AxisFunction):
@@ -115,6 +102,24 @@ class RoundedUp(sp.Function):
     """A bound, raised by a multiple of the size of its terms that covers their rounding."""
 
     nargs = 2
+
+    def _latex(self, printer):
+        return printer._print(self.args[0])
+
+
+class Raised(sp.Function):
+    """A positive upper bound, raised by its own rounding."""
+
+    nargs = 1
+
+    def _latex(self, printer):
+        return printer._print(self.args[0])
+
+
+class Lowered(sp.Function):
+    """A positive lower bound, lowered by its own rounding."""
+
+    nargs = 1
 
     def _latex(self, printer):
         return printer._print(self.args[0])

@@ -17,7 +17,18 @@ import sympy as sp
 from fimsym.derivation import one_parameter, target, two_parameters
 from fimsym.derivation.functions import exact
 from fimsym.derivation.normal import Definition, unroll
-from fimsym.derivation.symbols import Pairs, axis, directions, index, naturals, total, u, v
+from fimsym.derivation.symbols import (
+    Others,
+    Pairs,
+    axis,
+    directions,
+    index,
+    naturals,
+    probe,
+    total,
+    u,
+    v,
+)
 from fimsym.errors import UnsupportedError
 from fimsym.families import Family
 
@@ -100,7 +111,7 @@ def _general(family):
 class Reduction:
     """Decides whether two expressions in sums over independent targets are equal.
 
-    Both are polynomials in u and v that couple at most so many targets, mostly two, so
+    Both are polynomials in u, v and probes that couple at most so many targets, mostly two, so
     that they agree for every number of targets once they agree up to that many.
     """
 
@@ -126,7 +137,7 @@ class Reduction:
         return [coefficient.xreplace(meaning) for coefficient in polynomial.coeffs()]
 
     def _places(self, targets):
-        parts = [part for base in (u, v) for part in directions(self.family, base)]
+        parts = [part for base in (u, v, probe) for part in directions(self.family, base)]
         return [(part, n) for part in parts for n in range(1, targets + 1)]
 
     @staticmethod
@@ -174,10 +185,13 @@ def _sums_multiplied(node):
 
 
 def in_sums(expression: sp.Expr, family: Family) -> sp.Expr:
-    """Write Σ_{i<j} x_i x_j as half of (Σ x)² − Σ x²."""
+    """Write Σ_{i<j} x_i x_j as half of (Σ x)² − Σ x², and Σ_{j≠i} x_j as Σ x − x_i."""
     return expression.replace(
         lambda node: isinstance(node, Pairs),
         lambda node: (total(family, node.args[0]) ** 2 - total(family, node.args[0] ** 2)) / 2,
+    ).replace(
+        lambda node: isinstance(node, Others),
+        lambda node: total(family, node.args[0]) - node.args[0],
     )
 
 

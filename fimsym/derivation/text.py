@@ -40,6 +40,14 @@ NAMES = {
     "fisher_max": "λ_max(I)",
     "quartic_min": "λ_min(M)",
     "quartic_max": "λ_max(M)",
+    "probe": "g",
+    "whitened_u": "a",
+    "whitened_v": "b",
+    "coskewness": "k",
+    "remainder": "R",
+    "root_probe": "Lg",
+    "root_left": "ρ",
+    "damping": "β",
 }
 
 LATEX = {
@@ -96,6 +104,9 @@ def name(identifier: str) -> str:
     if found := _OF_ORDER.fullmatch(identifier):
         letter = "M" if found[1] == "quartic" else "k"
         return letter + "".join(_SUBSCRIPTS[int(digit)] for digit in found.groups()[1:])
+    plain = identifier.rstrip("12")
+    if plain != identifier and plain in NAMES:
+        return NAMES[plain] + "".join(_SUBSCRIPTS[int(digit)] for digit in identifier[len(plain) :])
     return NAMES.get(identifier, identifier)
 
 
@@ -139,18 +150,76 @@ class TextPrinter(StrPrinter):
     def _print_Others(self, expr):
         return f"Σ_(j≠i)({self._print(expr.args[0]).replace('_i', '_j')})"
 
+    def _print_LargestCentred(self, expr):
+        d, w, *rest = expr.args
+        g = sp.IndexedBase("g")
+        values = [
+            self._print(sp.Sum(x, (index, 1, 1)))
+            for x in (w * d * g[index] ** 2, w * g[index] ** 2, w * g[index])
+        ]
+        left = [f"{self._print(rest[0])} g_0{power} + " if rest else "" for power in ("²", "")]
+        form, norm, mean = values
+        return f"(sup {form} over {left[0]}{norm} = 1, {left[1]}{mean} = 0)"
+
     def _print_Pairs(self, expr):
-        return f"Σ_(i<j)({self._pair(expr)})"
-
-    def _print_LargestPair(self, expr):
-        return f"max_(i≠j)({self._pair(expr)})"
-
-    def _print_SmallestPair(self, expr):
-        return f"min_(i≠j)({self._pair(expr)})"
-
-    def _pair(self, expr):
         other = expr.args[0].xreplace({index: sp.Symbol("j")})
-        return f"{self._print(expr.args[0])} {self._print(other)}"
+        return f"Σ_(i<j)({self._print(expr.args[0])} {self._print(other)})"
+
+    def _print_SmallestReduced(self, expr):
+        d, w, rest = expr.args
+        level = sp.Symbol("λ")
+        total = self._print(sp.Sum(w / (d - level), (index, 1, 1)))
+        return f"(sup λ with λ {total} ≤ {self._print(rest)})"
+
+    def _print_LargestOfClasses(self, expr):
+        diagonal, p, ceiling = expr.args
+        phi = sp.IndexedBase("φ")
+        form, product, norm = (
+            self._print(sp.Sum(x, (index, 1, 1)))
+            for x in (p * diagonal * phi[index] ** 2, p**2 * phi[index], p * phi[index] ** 2)
+        )
+        return (
+            f"min({self._print(ceiling)}, inf x (1 + κ/(1 - κ d)) over x and κ < 1/d = 1/(C - 1) "
+            f"with {form} + (2 - 4 κ) ({product})² ≤ x {norm} where Σ_i({self._print(p)} φ_i) = 0)"
+        )
+
+    def _print_LargestOnCircle(self, expr):
+        return self._on_circle(expr, "max")
+
+    def _print_SmallestOnCircle(self, expr):
+        return self._on_circle(expr, "min")
+
+    def _on_circle(self, expr, side):
+        powers = ("x⁴", "4 x³ y", "6 x² y²", "4 x y³", "y⁴")
+        pairs = zip(expr.args, powers, strict=True)
+        terms = (f"{self._factor(m)} {power}" for m, power in pairs if m != 0)
+        return f"({side} {' + '.join(terms)} over x² + y² = 1)"
+
+    def _factor(self, expr):
+        text = self._print(expr)
+        return text if " " not in text and "/" not in text else f"({text})"
+
+    def _print_LargestOfTargets(self, expr):
+        return self._of_targets(expr, "max")
+
+    def _print_SmallestOfTargets(self, expr):
+        return self._of_targets(expr, "min")
+
+    def _of_targets(self, expr, side):
+        size, form = map(self._print, expr.args)
+        other = size.replace("_i", "_j")
+        pairs = f"Σ_(j≠i)(2 {size} {other} n_i n_j)"
+        return f"({side} Σ_i({form} n_i²) + {pairs} over n ≥ 0, Σ_i(n_i) = 1)"
+
+    def _print_OverDirections(self, expr):
+        form, side = expr.args
+        return f"{'max' if side == 1 else 'min'} {self._print(form)} over ‖u‖ = 1"
+
+    def _print_Larger(self, expr):
+        return self._print_Max(expr)
+
+    def _print_Smaller(self, expr):
+        return self._print_Min(expr)
 
     def _print_Max(self, expr):
         return f"max({', '.join(map(self._print, expr.args))})"
@@ -165,6 +234,10 @@ class TextPrinter(StrPrinter):
     def _print_PolygammaRemainder(self, expr):
         order, x = expr.args
         return f"R{_SUBSCRIPTS[int(order)]}({self._print(x)})"
+
+    def _print_PolygammaDifference(self, expr):
+        order, a, b = expr.args
+        return f"{self._print(sp.polygamma(order, a))} - {self._print(sp.polygamma(order, a + b))}"
 
     def _print_polygamma(self, expr):
         order, x = expr.args
@@ -189,6 +262,12 @@ class TextPrinter(StrPrinter):
         return self._print(expr.exact())
 
     def _print_RoundedUp(self, expr):
+        return self._print(expr.args[0])
+
+    def _print_Raised(self, expr):
+        return self._print(expr.args[0])
+
+    def _print_Lowered(self, expr):
         return self._print(expr.args[0])
 
     def _print_Pow(self, expr, rational=False):

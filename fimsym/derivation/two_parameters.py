@@ -29,8 +29,12 @@ def program(family: Family) -> list[Definition]:
         return radial.program(family)
     if concentration.applies(family):
         return concentration.program_of_targets(family)
-    pivot = min((0, 1), key=lambda place: _effort(family, place))
-    return _eliminated(family, pivot)
+    return eliminated(family, pivot(family))
+
+
+def pivot(family: Family) -> int:
+    """Return the place of the statistic that the other is regressed on."""
+    return min((0, 1), key=lambda place: _effort(family, place))
 
 
 def _effort(family, pivot):
@@ -44,24 +48,26 @@ def _effort(family, pivot):
 @functools.cache
 def decorrelated(family: Family, pivot: int, a: int, b: int) -> sp.Expr:
     """Return the cumulant of `a` copies of t_a and `b` copies of t_b − c t_a."""
-    slope = _slope(family, pivot)
+    factor = slope(family, pivot)
     terms = (
         sp.binomial(b, k)
-        * (-slope) ** k
+        * (-factor) ** k
         * cumulant_of(family, tuple(sorted([pivot] * (a + k) + [1 - pivot] * (b - k))))
         for k in range(b + 1)
     )
     return tidy(sp.Add(*terms))
 
 
-def _slope(family, pivot):
+def slope(family: Family, pivot: int) -> sp.Expr:
+    """Return c = κ_ab/κ_aa, a the pivot."""
     return tidy(cumulant_of(family, (0, 1)) / cumulant_of(family, (pivot, pivot)))
 
 
-def _eliminated(family, pivot):
+def eliminated(family: Family, pivot: int) -> list[Definition]:
+    """Return the lines of each target's quantities in t_a and t_b − c t_a."""
     one = target(family)
     combined, rest = {}, {}
-    above, below = map(one.at, sp.fraction(_slope(family, pivot)))
+    above, below = map(one.at, sp.fraction(slope(family, pivot)))
     lines = []
     for base in (u, v):
         parts = [part[index] for part in directions(family, base)]

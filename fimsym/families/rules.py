@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 _EVALUATORS = (
     "mean log_partition fisher variance_score_squared variance_negative_hessian covariance "
-    "moments bounds third"
+    "moments bounds third root estimator_variances variance_rademacher_probe"
 )
 RESERVED = frozenset(
-    f"h u v p y i j k l o N pi top second torch runtime special float {_EVALUATORS}".split()
+    f"h u v p y i j k l o N pi probe top second torch runtime special float {_EVALUATORS}".split()
 ) | {*FUNCTIONS, *SAMPLER_FUNCTIONS, *VECTOR_FUNCTIONS, *MATRIX_FUNCTIONS}
 """Names that mean something in formulas or generated code already."""
 

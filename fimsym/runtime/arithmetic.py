@@ -18,14 +18,14 @@ def rest(values: Tensor, top: Tensor, second: Tensor, value: float = 0.0) -> Ten
 
 
 def others(values: Tensor) -> Tensor:
-    """Return Σ_{j≠i} x_j for non-negative x, accurate relative to itself.
+    """Return Σ_{j≠i} x_j, accurate relative to Σ_{j≠i} |x_j|.
 
     Subtracting from the total cancels only for the largest entry, so that one alone is
     summed anew.
     """
     if values.shape[-2] == 1:
         return torch.zeros_like(values)
-    largest = values.max(dim=-2, keepdim=True).indices  # argmax is ten times slower
+    largest = values.abs().max(dim=-2, keepdim=True).indices  # argmax is ten times slower
     rest = values.scatter(-2, largest, 0.0).sum(dim=-2, keepdim=True)
     total = values.sum(dim=-2, keepdim=True)
     return (total - values).scatter(-2, largest, rest)
@@ -42,6 +42,16 @@ def pairs(values: Tensor) -> Tensor:
 def rounded_up(value: Tensor, size: Tensor) -> Tensor:
     """Return an upper bound raised by the rounding of a sum of terms of that total size."""
     return value + 32 * torch.finfo(value.dtype).eps * size
+
+
+def raised(value: Tensor) -> Tensor:
+    """Return a positive upper bound raised by the rounding of a few operations."""
+    return rounded_up(value, value)
+
+
+def lowered(value: Tensor) -> Tensor:
+    """Return a positive lower bound lowered by the rounding of a few operations."""
+    return rounded_up(value, -value)
 
 
 def fill(value: float | Tensor, *likes: Tensor) -> Tensor:
@@ -117,17 +127,3 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
     scaled = x * (2 ** (27 if x.dtype == torch.float64 else 12) + 1)
     high = scaled - (scaled - x)
     return high, x - high
-
-
-def largest_pair(values: Tensor) -> Tensor:
-    """Return the product of the two largest values over targets; 0 for a single target."""
-    if values.shape[-2] < 2:
-        return torch.zeros_like(values)
-    return values.topk(2, dim=-2).values.prod(dim=-2, keepdim=True)
-
-
-def smallest_pair(values: Tensor) -> Tensor:
-    """Return the product of the two smallest values over targets; ∞ for a single target."""
-    if values.shape[-2] < 2:
-        return torch.full_like(values, float("inf"))
-    return values.topk(2, dim=-2, largest=False).values.prod(dim=-2, keepdim=True)

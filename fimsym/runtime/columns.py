@@ -99,10 +99,12 @@ def checked(layout: Layout, h: Tensor, **directions: Tensor) -> tuple[torch.dtyp
         )
     for name, direction in directions.items():
         if direction.ndim != h.ndim + 1 or direction.shape[:-1] != h.shape:
+            last = "probe" if name == "probe" else "param"
             raise ShapeError(
-                f"{name} must be [*batch, output, param] with the batch and output axes of "
-                f"{role}, {[*h.shape, 'param']}; got {list(direction.shape)}. "
-                f"For a single parameter, add the axis with {name}.unsqueeze(-1)."
+                f"{name} must be [*batch, output, {last}] with the batch and output axes of "
+                f"{role}, {[*h.shape, last]}; got {list(direction.shape)}. "
+                f"For a single {'probe' if last == 'probe' else 'parameter'}, add the axis with "
+                f"{name}.unsqueeze(-1)."
             )
         if direction.shape[-1] != (first := next(iter(directions.items())))[1].shape[-1]:
             raise ShapeError(

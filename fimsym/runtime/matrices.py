@@ -80,7 +80,7 @@ def matrix_column(matrix: Tensor, beside: float = 1.0) -> Tensor:
     """
     row, column = torch.tril_indices(*matrix.shape[-2:], device=matrix.device)
     entries = matrix.flatten(-2).index_select(-1, row * matrix.shape[-1] + column)
-    return (entries * torch.where(row == column, 1.0, beside)).mT
+    return torch.where(row == column, entries, beside * entries).mT
 
 
 def whitening(matrix: Tensor) -> Whitening:
@@ -159,7 +159,18 @@ def unit_directions(column: Tensor) -> Tensor:
 
 def unit_scores(column: Tensor) -> tuple[Tensor, Tensor]:
     """Return c and A of an orthonormal basis for the norm ‖c‖² + 2‖A‖²."""
-    slope, curvature = vector_and_matrix(unit_directions(column))
+    return of_coordinates(unit_directions(column))
+
+
+def coordinates(slope: Tensor, curvature: Tensor) -> Tensor:
+    """Return (c, A) as a column [*batch, output, param] whose squared norm is ‖c‖² + 2‖A‖²."""
+    matrix = matrix_column(math.sqrt(2) * curvature, beside=math.sqrt(2))
+    return torch.cat([vector_column(slope), matrix], dim=-2)
+
+
+def of_coordinates(column: Tensor) -> tuple[Tensor, Tensor]:
+    """Return c and A of `coordinates`."""
+    slope, curvature = vector_and_matrix(column)
     on = torch.diag_embed(curvature.diagonal(dim1=-2, dim2=-1))
     return slope, on / math.sqrt(2) + (curvature - on) / 2
 
@@ -167,6 +178,11 @@ def unit_scores(column: Tensor) -> tuple[Tensor, Tensor]:
 def largest_information(slope: Tensor, curvature: Tensor) -> Tensor:
     """Return the largest eigenvalue of the matrix of ⟨c, c'⟩ + 2⟨A, A'⟩, [*batch, 1, 1]."""
     return _largest(torch.cat([slope.squeeze(-1), math.sqrt(2) * curvature.flatten(-2)], -1))
+
+
+def largest_curvature(curvature: Tensor) -> Tensor:
+    """Return the largest eigenvalue of the matrix of ⟨A, A'⟩, [*batch, 1, 1]."""
+    return _largest(curvature.flatten(-2))
 
 
 def largest_square(vector: Tensor, matrix: Tensor) -> Tensor:

@@ -28,21 +28,25 @@ class Moments:
     covariance: Tensor | None = None
 
 
-def _flatten(moments: Moments) -> tuple[list[Tensor], tuple[str, ...]]:
-    present = {
-        field.name: value
-        for field in dataclasses.fields(moments)
-        if (value := getattr(moments, field.name)) is not None
-    }
-    return list(present.values()), tuple(present)
+def register(kind: type) -> None:
+    """Let vmap return a record of tensors; fields that are None are left out, as no tensors."""
+
+    def flatten(record) -> tuple[list[Tensor], tuple[str, ...]]:
+        present = {
+            field.name: value
+            for field in dataclasses.fields(record)
+            if (value := getattr(record, field.name)) is not None
+        }
+        return list(present.values()), tuple(present)
+
+    def unflatten(values, names):
+        missing = dict.fromkeys(field.name for field in dataclasses.fields(kind))
+        return kind(**{**missing, **dict(zip(names, values, strict=True))})
+
+    _pytree.register_pytree_node(kind, flatten, unflatten)
 
 
-def _unflatten(values, names) -> Moments:
-    return Moments(**dict(zip(names, values, strict=True)))
-
-
-# vmap accepts results that are trees of tensors, and a None is not a tensor.
-_pytree.register_pytree_node(Moments, _flatten, _unflatten)
+register(Moments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,25 +66,28 @@ class Bounds:
     quartic_max: Tensor
 
 
-_pytree.register_pytree_node(
-    Bounds,
-    lambda bounds: ([getattr(bounds, f.name) for f in dataclasses.fields(bounds)], None),
-    lambda values, _: Bounds(*values),
-)
+register(Bounds)
 
 
 def outward(dtype: torch.dtype, *values: Tensor) -> Bounds:
     """Return bounds in `dtype`, lower ones rounded down and upper ones up.
 
+    They also move by the smallest normal number, below which rounding is not relative. Where
+    numbers are too large or too small to compute a bound, it is 0 or ∞, which always holds.
+
     Args:
         dtype: Of the result.
         *values: The four constants of `Bounds` as columns [*batch, 1, 1].
     """
-    found = []
-    for place, value in enumerate(values):
-        value = value.squeeze((-2, -1))
-        near = value.to(dtype)
-        limit = torch.full_like(near, float("inf") if place % 2 else float("-inf"))
-        inside = near < value if place % 2 else near > value
-        found.append(torch.where(inside, torch.nextafter(near, limit), near))
-    return Bounds(*found)
+    columns = [value.squeeze((-2, -1)) for value in values]
+    return Bounds(*(_rounded(dtype, value, place % 2 == 1) for place, value in enumerate(columns)))
+
+
+def _rounded(dtype: torch.dtype, value: Tensor, up: bool) -> Tensor:
+    range_of = torch.finfo(value.dtype)
+    infinity = float("inf") if up else float("-inf")
+    value = torch.where(value.isnan(), infinity, value)
+    value = value + range_of.tiny if up else (value - range_of.tiny).clamp(0, range_of.max)
+    near = value.to(dtype)
+    inside = near < value if up else near > value
+    return torch.where(inside, torch.nextafter(near, torch.full_like(near, infinity)), near)

@@ -231,7 +231,7 @@ def likelihood(
     return labels[kept], weight
 
 
-def _by_outputs(law, link, o, labels, constants) -> tuple[Tensor, Tensor]:
+def by_outputs(law, link, o, labels, constants) -> tuple[Tensor, Tensor]:
     """Return the gradient [label, output] and Hessian of log p(y|o) by o."""
     at = o.detach().expand(len(labels), -1).clone().requires_grad_()
     log_p = law.log_density(labels, *law.parameters(link, at, constants))
@@ -268,7 +268,7 @@ def _one_example(law, link, o, first, second, constants) -> dict[str, Tensor]:
     targets = []
     for target in torch.arange(len(o)).reshape(outputs, -1).unbind(-1):
         labels, weight = likelihood(law, link, o[target].detach(), constants)
-        gradient, hessian = _by_outputs(law, link, o[target], labels, constants)
+        gradient, hessian = by_outputs(law, link, o[target], labels, constants)
         bent = torch.einsum("lab,ap,bp->lp", hessian, first[target], first[target])
         curvature = bent + gradient @ second[target]
         targets.append(quadrature.moments(weight, gradient @ first[target], curvature))
