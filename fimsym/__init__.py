@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fimsym.codegen import generate
     from fimsym.derivation import Derivation, derive
     from fimsym.engine import Analysis, analyze
+    from fimsym.estimation import Estimate, Plan, estimate, plan
     from fimsym.generated import evaluator
     from fimsym.runtime import Bounds, Moments
     from fimsym.validation import Validation, validate
@@ -45,6 +46,10 @@ _LAZY = {
     "audit": "fimsym.auditing",
     "Audit": "fimsym.auditing",
     "Analysis": "fimsym.engine",
+    "estimate": "fimsym.estimation",
+    "Estimate": "fimsym.estimation",
+    "plan": "fimsym.estimation",
+    "Plan": "fimsym.estimation",
     "validate": "fimsym.validation",
     "Validation": "fimsym.validation",
 }
@@ -59,10 +64,12 @@ __all__ = [
     "Derivation",
     "DerivationError",
     "DomainError",
+    "Estimate",
     "Family",
     "FimsymError",
     "Link",
     "Moments",
+    "Plan",
     "Sampler",
     "ShapeError",
     "SpecError",
@@ -71,11 +78,13 @@ __all__ = [
     "analyze",
     "audit",
     "derive",
+    "estimate",
     "evaluator",
     "families",
     "family",
     "generate",
     "load_family",
+    "plan",
     "validate",
 ]
 

@@ -192,6 +192,55 @@ def die(folder, rank):
     torch.save(outcome(lambda: analyze(stream())), folder / f"{rank}.pt")
 
 
+ESTIMATES = {
+    "draws": {"labels_per_input": 4},
+    "one draw": {},
+    "normal": {"estimator": "gaussian_probe", "labels_per_input": 4},
+    "mixed": {"estimator": "mixed", "target_relative_error": 0.05},
+    "target": {"target_relative_error": 0.2},
+    "exact": {"estimator": "exact"},
+}
+"""Options of estimates that must be those of one process."""
+
+
+def estimate(count, **options):
+    data = inputs(count, 4)
+    return fimsym.estimate(model(), data, "categorical", progress=False, **options)
+
+
+def estimates(folder, rank):
+    """Estimate with two processes; then with one input, and with a process that fails late."""
+    join(folder, rank, 2)
+    found = {}
+    for count in (COUNT, 1):
+        for name, options in ESTIMATES.items():
+            got = estimate(count, **options)
+            found[name, count] = dict(got.fisher), dict(got.standard_error), got.labels_per_input
+    batches = [inputs(20, 4), inputs(20, 4)]
+    given = Late(batches, rank)
+    try:
+        fimsym.estimate(
+            model(), given, "categorical", target_relative_error=1e-3, max_labels=64, progress=False
+        )
+    except Exception as error:
+        found["late"] = type(error).__name__, str(error)
+    torch.save(found, folder / f"{rank}.pt")
+
+
+class Late:
+    """Batches that process 1 can read once only."""
+
+    def __init__(self, batches, rank):
+        self.batches, self.rank, self.read = batches, rank, 0
+
+    def __iter__(self):
+        self.read += 1
+        if self.rank == 1 and self.read == 2:
+            raise LookupError("the disk is gone")
+        return iter(self.batches)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"agree": agree, "die": die}[sys.argv[3]](Path(sys.argv[1]), int(sys.argv[2]))
+    does = {"agree": agree, "die": die, "estimates": estimates}[sys.argv[3]]
+    does(Path(sys.argv[1]), int(sys.argv[2]))

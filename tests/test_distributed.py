@@ -15,7 +15,17 @@ import torch
 
 import fimsym
 from tests.networks import flat, inputs
-from tests.processes import BAD, COUNT, EMPIRICAL, GOOD, analyze, labelled, model
+from tests.processes import (
+    BAD,
+    COUNT,
+    EMPIRICAL,
+    ESTIMATES,
+    GOOD,
+    analyze,
+    estimate,
+    labelled,
+    model,
+)
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -279,3 +289,22 @@ def test_torchrun_stopped_by_the_keyboard_prints_what_is_covered(tmp_path):
     assert kept.interrupted
     assert 0 < kept.inputs < 20_000
     assert out.count(kept.coverage) == out.count("Analysis: ") == 1
+
+
+def test_estimates_are_those_of_one_process(tmp_path):
+    statuses, outcomes = start(tmp_path, 2, "estimates")
+    assert statuses == [0, 0], outcomes
+    for count in (COUNT, 1):
+        for name, options in ESTIMATES.items():
+            truth = estimate(count, **options)
+            for found in outcomes:
+                fisher, error, labels = found[name, count]
+                assert labels == truth.labels_per_input
+                torch.testing.assert_close(flat(fisher), flat(truth.fisher), rtol=1e-10, atol=1e-16)
+                torch.testing.assert_close(
+                    flat(error), flat(truth.standard_error), rtol=1e-6, atol=1e-12, equal_nan=True
+                )
+    assert outcomes[1]["late"] == ("LookupError", "the disk is gone")
+    kind, text = outcomes[0]["late"]
+    assert kind == "FimsymError"
+    assert text.startswith("rank 1 of 2 failed: LookupError: the disk is gone")

@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fimsym.errors import FimsymError, SpecError
+from fimsym.cli.options import INTERRUPTED, finite, network_options, opened, output_option
 
 if TYPE_CHECKING:
-    import torch
-
     from fimsym.engine import Analysis
-
-_INTERRUPTED = 130
-"""Exit status of a command that SIGINT ended."""
 
 
 @click.command("analyze")
-@click.option("--model", required=True, metavar="PACKAGE.MODULE:FACTORY", help="What to analyze.")
-@click.option("--weights", type=click.Path(path_type=Path), help="State dict, .safetensors or .pt.")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Inputs: .npz, .npy, .csv, .pt or .safetensors.",
-)
-@click.option("--family", required=True, help="Output family: its name, or a TOML file.")
-@click.option("--link", help="What the model puts out instead of natural parameters.")
-@click.option(
-    "--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Such as sigma=0.5."
-)
+@network_options
 @click.option(
     "--quantities",
     default="fisher,variance_score_squared",
     show_default=True,
     help="Comma-separated, or all; empirical takes labels.",
-)
-@click.option(
-    "--groups",
-    type=click.Choice(["layer", "parameter", "model"]),
-    default="layer",
-    show_default=True,
 )
 @click.option(
     "--input-variance/--no-input-variance",
@@ -62,29 +38,14 @@ _INTERRUPTED = 130
 )
 @click.option("--probes", default=8, show_default=True, help="Pairs of probes, if stochastic.")
 @click.option("--seed", default=0, show_default=True, help="Of the probes.")
-@click.option("--max-memory", help="Budget such as 2GB.")
-@click.option("--device", help="Where to compute, such as cuda.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write tensors (.safetensors)."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@output_option
 def analyze_command(
-    model: str,
-    weights: Path | None,
-    data: Path,
-    family: str,
-    link: str | None,
-    constants: tuple[str, ...],
     quantities: str,
-    groups: str,
     input_variance: bool,
     second_derivative: str,
     probes: int,
     seed: int,
-    max_memory: str | None,
-    device: str | None,
-    output: Path | None,
-    as_json: bool,
+    **shared: Any,
 ) -> None:
     """Measure a network's exact Fisher diagonal and its estimators' variances.
 
@@ -97,44 +58,23 @@ def analyze_command(
 
         torchrun --nproc-per-node 4 -m fimsym analyze …
     """
-    from fimsym.cli.sources import load_data, load_model
-    from fimsym.engine import analyze
-    from fimsym.engine.distributed import launched, launched_rank
-    from fimsym.families.file import read
-    from fimsym.report.files import check_writable
-
-    first = launched_rank() == 0
-    if output is not None and first:
-        check_writable(output)
     asked = "all" if quantities == "all" else tuple(q.strip() for q in quantities.split(","))
-    given: dict[str, Any] = constants_of(constants)
-    network, inputs, spec = load_model(model, weights), load_data(data), read(family)
-    with launched(device_of(device, network)) as place:
-        try:
-            result = analyze(
-                network,
-                inputs,
-                spec,
-                link,
-                quantities=asked,
-                groups=groups,
-                max_memory=max_memory,
-                device=place,
-                progress=not as_json,
-                input_variance=input_variance,
-                second_derivative=second_derivative,
-                probes=probes,
-                seed=seed,
-                **given,
-            )
-            if first:
-                _show(result, output, as_json)
-        except FimsymError as error:
-            if first:
-                click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
+    with opened(**shared) as given:
+        from fimsym.engine import analyze
+
+        result = analyze(
+            *given.positional,
+            quantities=asked,
+            input_variance=input_variance,
+            second_derivative=second_derivative,
+            probes=probes,
+            seed=seed,
+            **given.named,
+        )
+        if given.first:
+            _show(result, given.output, given.as_json)
         if result.interrupted:
-            sys.exit(_INTERRUPTED)
+            sys.exit(INTERRUPTED)
 
 
 def _show(result: Analysis, output: Path | None, as_json: bool) -> None:
@@ -152,7 +92,7 @@ def _show(result: Analysis, output: Path | None, as_json: bool) -> None:
             "expected_inputs": result.expected_inputs,
             "coverage": result.coverage,
             "groups": [
-                {"name": g.name, "size": g.size, **{n: _finite(v) for n, v in g.sums.items()}}
+                {"name": g.name, "size": g.size, **{n: finite(v) for n, v in g.sums.items()}}
                 for g in result.groups
             ],
             "roads": dict(result.roads),
@@ -164,38 +104,3 @@ def _show(result: Analysis, output: Path | None, as_json: bool) -> None:
     click.echo(repr(result))
     if output is not None:
         click.echo(f"wrote {output}")
-
-
-def _finite(value: float) -> float | None:
-    """Return a number JSON can hold; it has no infinity."""
-    return value if math.isfinite(value) else None
-
-
-def device_of(name: str | None, network: torch.nn.Module) -> torch.device:
-    """Return the device of --device, or the network's own."""
-    import torch
-
-    if name is None:
-        return next((p.device for p in network.parameters()), torch.device("cpu"))
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise SpecError(f"--device must be cpu, cuda or cuda:N; got {name!r}.") from None
-
-
-def constants_of(given: tuple[str, ...]) -> dict[str, float]:
-    """Return the constants of --constant NAME=VALUE.
-
-    Raises:
-        SpecError: one cannot be read.
-    """
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            equals = ""
-        if not (name and equals):
-            raise SpecError(f"expected --constant NAME=VALUE with a number; got {text!r}.")
-    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fimsym.cli.analyze import constants_of, device_of
+from fimsym.cli.options import network_options, opened
 
 if TYPE_CHECKING:
     from fimsym.auditing import Audit
@@ -17,51 +17,20 @@ if TYPE_CHECKING:
 
 @click.command("audit")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--model", required=True, metavar="PACKAGE.MODULE:FACTORY", help="Whose it is.")
-@click.option("--weights", type=click.Path(path_type=Path), help="State dict, .safetensors or .pt.")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Inputs it was computed on, with labels if there are any: .npz, .npy, .csv, .pt or "
-    ".safetensors.",
-)
-@click.option("--family", required=True, help="Output family: its name, or a TOML file.")
-@click.option("--link", help="What the model puts out instead of natural parameters.")
-@click.option(
-    "--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Such as sigma=0.5."
-)
+@network_options
 @click.option("--labels-per-input", type=int, help="Labels said to be drawn for each input.")
 @click.option("--batch-size", type=int, help="Of the batches it was computed in.")
-@click.option(
-    "--groups",
-    type=click.Choice(["layer", "parameter", "model"]),
-    default="layer",
-    show_default=True,
-)
 @click.option("--tolerance", type=float, help="Relative error that counts as rounding.")
 @click.option("--draws", default=40, show_default=True, help="Of every estimator.")
 @click.option("--seed", default=0, show_default=True, help="Of the draws.")
-@click.option("--max-memory", help="Budget such as 2GB.")
-@click.option("--device", help="Where to compute, such as cuda.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def audit_command(
     file: Path,
-    model: str,
-    weights: Path | None,
-    data: Path,
-    family: str,
-    link: str | None,
-    constants: tuple[str, ...],
     labels_per_input: int | None,
     batch_size: int | None,
-    groups: str,
     tolerance: float | None,
     draws: int,
     seed: int,
-    max_memory: str | None,
-    device: str | None,
-    as_json: bool,
+    **shared: Any,
 ) -> None:
     """Tell whether the diagonal in FILE is that of the Fisher information.
 
@@ -71,33 +40,23 @@ def audit_command(
 
     Exit status: 0 it is, up to rounding or as an unbiased estimate; 1 it is not; 2 bad input.
     """
-    from fimsym.auditing import audit
-    from fimsym.cli.sources import load_data, load_model
-    from fimsym.families.file import read
+    with opened(**shared) as given:
+        from fimsym.auditing import audit
 
-    given: dict[str, Any] = constants_of(constants)
-    network, inputs, spec = load_model(model, weights), load_data(data), read(family)
-    result = audit(
-        file,
-        network,
-        inputs,
-        spec,
-        link,
-        labels_per_input=labels_per_input,
-        batch_size=batch_size,
-        groups=groups,
-        tolerance=tolerance,
-        max_memory=max_memory,
-        device=device_of(device, network),
-        progress=not as_json,
-        seed=seed,
-        draws=draws,
-        **given,
-    )
-    if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        _show(result)
+        result = audit(
+            file,
+            *given.positional,
+            labels_per_input=labels_per_input,
+            batch_size=batch_size,
+            tolerance=tolerance,
+            seed=seed,
+            draws=draws,
+            **given.named,
+        )
+        if given.as_json:
+            click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        else:
+            _show(result)
     sys.exit(0 if result.is_fisher else 1)
 
 

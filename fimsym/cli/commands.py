@@ -14,6 +14,8 @@ import click
 from fimsym import __version__
 from fimsym.cli.analyze import analyze_command
 from fimsym.cli.audit import audit_command
+from fimsym.cli.estimate import estimate_command
+from fimsym.cli.plan import plan_command
 from fimsym.errors import FimsymError, SpecError
 
 
@@ -49,6 +51,8 @@ def main() -> None:
 
 main.add_command(analyze_command)
 main.add_command(audit_command)
+main.add_command(estimate_command)
+main.add_command(plan_command)
 
 
 @main.command("families")

@@ -130,6 +130,40 @@ class Alignment:
                     return False
         return self._holds_in_double(graph, uses, inputs, rows, w.double())
 
+    def holds_along(
+        self,
+        graph: Graph,
+        uses: Uses,
+        found: Mapping[Any, Tensor | None],
+        inputs: Tensor,
+        seed: Tensor,
+    ) -> bool:
+        """Tell whether some examples of a chunk, run apart, have the same gradients.
+
+        Args:
+            graph: Graph of the chunk.
+            uses: Every use to be trusted, for each parameter.
+            found: Gradients of Σ_b ⟨r_b, h_b⟩ at each node.
+            inputs: The chunk.
+            seed: r, [batch, output].
+        """
+        if len(inputs) <= 1 or not self._is_due(graph, len(inputs)):
+            return True
+        rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
+        rows = rows.to(inputs.device)
+
+        def mixed(use):
+            g = found.get(use.node)
+            if g is None:
+                return None
+            return _of_examples(use.rows(g[None])[0], len(inputs), use.order, rows)
+
+        if self._apart(self._network, graph, uses, mixed, inputs, rows, seed):
+            return True
+        if self._network.dtype == torch.float64:
+            return False
+        return self._holds_in_double(graph, uses, inputs, rows, seed.double())
+
     def _is_due(self, graph: Graph, size: int) -> bool:
         """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph and size.
 
@@ -160,7 +194,8 @@ class Alignment:
         return self._apart(self._double, double, in_order, mixed, inputs, rows, w)
 
     def _apart(self, network, graph, uses, mixed, inputs, rows, w) -> bool:
-        """Compare h, what each use holds, and gradients along w."""
+        """Compare h, what each use holds, and gradients along w [output] or [batch, output]."""
+        w = w if w.ndim == 1 else w[rows]
         h, leaves = network.traced(inputs[rows])
         apart = graphs.read(h, leaves)
         eps = 1e3 * torch.finfo(h.dtype).eps

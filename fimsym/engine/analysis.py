@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,9 @@ from fimsym.engine import empirical
 from fimsym.engine.accumulate import Accumulator as Accumulator
 from fimsym.engine.bounded import BOUNDS, ENDS, NAMES, bounds_of
 from fimsym.engine.empirical import EMPIRICAL, SHIFT
-from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
-from fimsym.report.files import draft
+from fimsym.engine.variance import of_estimate
+from fimsym.errors import SpecError, UnsupportedError, nearest
+from fimsym.report.files import load_tensors, optional, save_tensors
 
 QUANTITIES = (
     "fisher",
@@ -168,6 +168,36 @@ class Analysis:
             )
         return self.spread
 
+    def variance(
+        self,
+        estimator: str = "score_squared",
+        inputs: int | None = None,
+        labels_per_input: int = 1,
+        finite: bool = False,
+    ) -> dict[str, Tensor]:
+        """Return the variance of an estimate from inputs and labels of a sample, per parameter.
+
+            Var Î = (1/N_x) [Var_x I(x) + (1/N_y) E_x V(x)]
+
+        Both terms are those of the analyzed inputs, taken for a sample of the law of inputs.
+
+        Args:
+            estimator: ``score_squared``, ``negative_hessian``, ``mixed`` (the best mixture of
+                the two), ``gaussian_probe`` or ``exact``.
+            inputs: N_x, as many as were analyzed if None.
+            labels_per_input: N_y, labels or probes for each.
+            finite: The inputs are all there are: the first term is absent.
+
+        Raises:
+            SpecError: an unknown estimator, or a number below 1.
+            UnsupportedError: what it takes was not computed.
+
+        Source:
+            Soen & Sun (2024), Theorem 4.7.
+        """
+        number = self.inputs if inputs is None else inputs
+        return of_estimate(self, estimator, number, labels_per_input, finite)
+
     @property
     def coverage(self) -> str:
         """What an interruption left out, in words; ``""`` without one."""
@@ -206,7 +236,7 @@ class Analysis:
 
     def to_frame(self) -> Any:
         """Return the groups as a pandas DataFrame, one row each."""
-        pandas = _optional("pandas")
+        pandas = optional("pandas")
         rows = [{"group": g.name, "size": g.size, **g.sums, **_flat(g.bounds)} for g in self.groups]
         return pandas.DataFrame(rows).set_index("group")
 
@@ -216,24 +246,18 @@ class Analysis:
         Raises:
             DomainError: the path cannot be written.
         """
-        tensors = {
-            f"{quantity}/{name}": tensor.contiguous()
-            for quantity, named in {
-                **self.values,
-                "input_variance": self.spread,
-                **{_ERROR + quantity: named for quantity, named in self.standard_errors.items()},
-                **self.bounds,
-            }.items()
-            for name, tensor in named.items()
+        named = {
+            **self.values,
+            "input_variance": self.spread,
+            **{_ERROR + quantity: of_it for quantity, of_it in self.standard_errors.items()},
+            **self.bounds,
         }
         record = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name not in ("values", "spread", "standard_errors", "bounds")
         }
-        save_file = _optional("safetensors.torch").save_file
-        with draft(Path(path)) as place:
-            save_file(tensors, str(place), metadata={"fimsym": json.dumps(record)})
+        save_tensors(Path(path), "Analysis", named, record)
 
     @classmethod
     def load(cls, path: str | Path) -> Analysis:
@@ -242,29 +266,13 @@ class Analysis:
         Raises:
             DomainError: the file cannot be read, or `save` did not write it.
         """
-        safetensors = _optional("safetensors")
-        try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
-                record = json.loads((file.metadata() or {})["fimsym"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-            raise DomainError(
-                f"cannot read {path} as a saved Analysis ({error}). Expected a file written by "
-                "Analysis.save."
-            ) from None
-        values = {
-            quantity: {name: tensors[f"{quantity}/{name}"] for name in record["roads"]}
-            for quantity in (
-                *KNOWN,
-                SHIFT,
-                *NAMES,
-                "input_variance",
-                *(_ERROR + q for q in QUANTITIES),
-            )
-            if any(key.startswith(f"{quantity}/") for key in tensors)
-        }
+        values, record = load_tensors(Path(path), "Analysis")
         spread = values.pop("input_variance", {})
-        errors = {q: values.pop(_ERROR + q) for q in QUANTITIES if _ERROR + q in values}
+        errors = {
+            quantity.removeprefix(_ERROR): values.pop(quantity)
+            for quantity in list(values)
+            if quantity.startswith(_ERROR)
+        }
         limits = {name: values.pop(name) for name in NAMES if name in values}
         record["frozen"] = tuple(record["frozen"])
         return cls(values=values, spread=spread, standard_errors=errors, bounds=limits, **record)
@@ -365,15 +373,3 @@ def check_grouping(groups: str) -> str:
             f"{nearest(str(groups), GROUPINGS)}"
         )
     return groups
-
-
-def _optional(module: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UnsupportedError(
-            f"this needs {module.partition('.')[0]}, which is not installed. "
-            f"Run: pip install {module.partition('.')[0]}."
-        ) from None

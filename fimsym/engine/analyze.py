@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from fimsym.engine.network import Network, differentiable_kernels
 from fimsym.engine.run import Run
 from fimsym.engine.stochastic import PAIRS, probing
 from fimsym.errors import SpecError, nearest
-from fimsym.families import Family
+from fimsym.families import Family, families
 from fimsym.families import family as family_of
 
 
@@ -98,7 +99,7 @@ def analyze(
     """
     torch.empty(2**24, dtype=torch.uint8)
     with sharing() as ranks, differentiable_kernels(), torch.enable_grad():
-        _check_keywords(family, constants)
+        check_keywords(analyze, family, constants)
         head = Head(family, link, constants)
         asked = check_quantities(quantities)
         grouping = check_grouping(groups)
@@ -114,10 +115,17 @@ def analyze(
         return run.analyze(data, grouping, progress)
 
 
-def _check_keywords(family, constants):
-    """Refuse a misspelt argument, which Python takes for a constant of the family."""
-    known = {c.name for c in family_of(family).constants} if family is not None else set()
-    arguments = [name for name in inspect.signature(analyze).parameters if name != "constants"]
+def check_keywords(
+    function: Callable, family: str | Family | None, constants: Mapping[str, float]
+) -> None:
+    """Refuse a misspelt argument, which Python takes for a constant of the family.
+
+    Raises:
+        SpecError: a constant that no family has is spelt like an argument of the function.
+    """
+    specs = [family_of(name) for name in (*families(), *(() if family is None else (family,)))]
+    known = {constant.name for spec in specs for constant in spec.constants}
+    arguments = [name for name in inspect.signature(function).parameters if name != "constants"]
     for name in constants:
         if name not in known and (hint := nearest(name, arguments)):
-            raise SpecError(f"analyze has no argument {name!r}.{hint}")
+            raise SpecError(f"{function.__name__} has no argument {name!r}.{hint}")

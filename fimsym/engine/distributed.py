@@ -110,6 +110,19 @@ class Ranks:
             interrupted=interrupted,
         )
 
+    def begin(self) -> None:
+        """Say that a pass over the data begins, at whose end all processes gather."""
+        self._gathered = False
+
+    def summed(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all processes, which all must call this with."""
+        if self.world == 1:
+            return values
+        total = values.to(_carrier(values.device)).clone()
+        with _naming_the_lost(self.world):
+            dist.all_reduce(total)
+        return total.to(values.device)
+
     def report(self, error: BaseException) -> None:
         """Tell the other processes that this one has failed, unless they know."""
         if self.world > 1 and not self._gathered:

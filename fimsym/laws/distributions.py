@@ -115,13 +115,16 @@ class Tabulated(distributions.Distribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw nodes by inversion."""
         shape = self._extended_shape(torch.Size(sample_shape))
+        return self.quantile(torch.rand(shape, dtype=self.nodes.dtype))
+
+    def quantile(self, uniform: Tensor) -> Tensor:
+        """Return the nodes at numbers between 0 and 1, [*sample, *batch]."""
         with torch.no_grad():
-            uniform = torch.rand(shape, dtype=self.nodes.dtype)
             per_law = uniform.reshape(-1, self.probabilities[..., 0].numel()).T.contiguous()
             cumulative = self.probabilities.flatten(0, -2).cumsum(-1)
             index = torch.searchsorted(cumulative, per_law * cumulative[:, -1:])
             labels = self.nodes.flatten(0, -2).gather(1, index.clamp(max=cumulative.shape[1] - 1))
-            return labels.T.reshape(shape)
+            return labels.T.reshape(uniform.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return ⟨t(y), h⟩ + log π(y) less the logarithm of its integral."""

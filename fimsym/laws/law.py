@@ -85,6 +85,26 @@ class Law:
         """Return log p(y|o), [*batch], for labels that broadcast against the batch."""
         return self.given(outputs).log_prob(labels)
 
+    def scores(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return ∂ log p(y|o)/∂o = g'(o)ᵀ (t(y) − η), [draw, batch, output], in float64.
+
+        Args:
+            outputs: o, [batch, output].
+            labels: [draw, batch] and the label's own axes.
+        """
+        outputs = outputs.detach().double()
+        if self._link is None and isinstance(self.given(outputs), distributions.Categorical):
+            return _residuals(outputs, labels)
+        with torch.enable_grad():
+            if self.family.sampler is not None:
+                at = outputs.repeat(len(labels), 1, 1).requires_grad_()
+                return torch.autograd.grad(self.log_prob(at, labels).sum(), at)[0]
+            # A table is made once, for all draws.
+            law = self.given(outputs.requires_grad_())
+            of_draws = [law.log_prob(one).sum() for one in labels]
+            each = [torch.autograd.grad(x, outputs, retain_graph=True)[0] for x in of_draws]
+        return torch.stack(each)
+
     def support(self, outputs: Tensor) -> Support | None:
         """Return the labels for outputs [output]; None where they are too many to list."""
         law = self.given(outputs)
@@ -125,6 +145,19 @@ class Law:
                 f"({', '.join(names)}); got {count} in all."
             )
         return dict(zip(names, outputs.unflatten(-1, (len(names), -1)).unbind(-2), strict=True))
+
+
+def _residuals(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return e_y − p without cancellation next to p = 1, [draw, batch, class]."""
+    top = logits.argmax(-1, keepdim=True)
+    p = torch.softmax(logits, -1)
+    rest = p.scatter(-1, top, 0.0).sum(-1, keepdim=True)
+    at_label = torch.where(
+        labels.unsqueeze(-1) == top, rest, 1 - p.gather(-1, labels.mT).mT[..., None]
+    )
+    at_top = rest - (labels.unsqueeze(-1) != top).to(rest)
+    whole = (-p).expand(*labels.shape, -1).scatter(-1, top.expand(*labels.shape, 1), at_top)
+    return whole.scatter(-1, labels.unsqueeze(-1), at_label)
 
 
 def _cholesky(packed: Tensor, size: int) -> Matrix:

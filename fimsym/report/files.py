@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from fimsym.errors import DomainError
+from fimsym.errors import DomainError, UnsupportedError
 
 
 def check_writable(path: Path) -> None:
@@ -66,3 +69,71 @@ def write(path: Path, text: str) -> None:
     """
     with draft(path) as place:
         place.write_text(text, encoding="utf-8")
+
+
+def optional(module: str) -> Any:
+    """Return a module that comes with an extra.
+
+    Raises:
+        UnsupportedError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        name = module.partition(".")[0]
+        raise UnsupportedError(
+            f"this needs {name}, which is not installed. Run: pip install {name}."
+        ) from None
+
+
+def save_tensors(
+    path: Path, what: str, named: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]
+) -> None:
+    """Write tensors as ``quantity/parameter``, and a record, to a safetensors file.
+
+    Args:
+        path: Where to; the file is written whole or not at all.
+        what: Name of the class that they are of.
+        named: Tensors by quantity and parameter.
+        record: Whatever else there is, as JSON can hold it.
+
+    Raises:
+        DomainError: the path cannot be written.
+    """
+    tensors = {
+        f"{quantity}/{name}": tensor.contiguous()
+        for quantity, of_parameters in named.items()
+        for name, tensor in of_parameters.items()
+    }
+    save_file = optional("safetensors.torch").save_file
+    metadata = {"fimsym": json.dumps(record), "of": what, "order": json.dumps(list(tensors))}
+    with draft(path) as place:
+        save_file(tensors, str(place), metadata=metadata)
+
+
+def load_tensors(path: Path, what: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the tensors by quantity and parameter, and the record, that `save_tensors` wrote.
+
+    Args:
+        path: The file.
+        what: Name of the class that they are of.
+
+    Raises:
+        DomainError: the file cannot be read, or is of something else.
+    """
+    safetensors = optional("safetensors")
+    named: dict[str, dict[str, Any]] = {}
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata["of"] != what:
+                raise ValueError(f"it holds an {metadata['of']}")
+            for key in json.loads(metadata["order"]):
+                quantity, _, name = key.partition("/")
+                named.setdefault(quantity, {})[name] = file.get_tensor(key)
+            return named, json.loads(metadata["fimsym"])
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise DomainError(
+            f"cannot read {path} as a saved {what} ({error}). Expected a file written by "
+            f"{what}.save."
+        ) from None

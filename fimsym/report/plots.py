@@ -85,7 +85,11 @@ def z_histogram(z: Sequence[float], title: str) -> Any:
 
 
 @_styled
-def agreement(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Any:
+def agreement(
+    pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str,
+    axes_labels: tuple[str, str] = ("closed form", "Monte Carlo"),
+) -> Any:
     """Return a figure of |Monte Carlo| against |closed form|, one colour per quantity."""
     figure, axes = _figure(title)
     low, high = np.inf, 0.0
@@ -99,7 +103,8 @@ def agreement(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]], titl
                      label=LABELS.get(name, name), rasterized=x.size > 300)  # fmt: skip
     if high > 0:
         axes.plot([low, high], [low, high], color="black", linewidth=0.8)
-    axes.set(xscale="log", yscale="log", xlabel="closed form", ylabel="Monte Carlo")
+    xlabel, ylabel = axes_labels
+    axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     axes.legend(markerscale=2)
     return figure
 

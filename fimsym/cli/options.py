@@ -1,0 +1,149 @@
+"""Options of every command that measures a network, and what they name, opened."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fimsym.errors import FimsymError, SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+    from fimsym.families import Family
+
+INTERRUPTED = 130
+"""Exit status of a command that SIGINT ended."""
+
+_OPTIONS = (
+    click.option("--model", required=True, metavar="PACKAGE.MODULE:FACTORY", help="The network."),
+    click.option(
+        "--weights", type=click.Path(path_type=Path), help="State dict, .safetensors or .pt."
+    ),
+    click.option(
+        "--data",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="Inputs: .npz, .npy, .csv, .pt or .safetensors.",
+    ),
+    click.option("--family", required=True, help="Output family: its name, or a TOML file."),
+    click.option("--link", help="What the model puts out instead of natural parameters."),
+    click.option(
+        "--constant", "constants", multiple=True, metavar="NAME=VALUE", help="Such as sigma=0.5."
+    ),
+    click.option(
+        "--groups",
+        type=click.Choice(["layer", "parameter", "model"]),
+        default="layer",
+        show_default=True,
+    ),
+    click.option("--max-memory", help="Budget such as 2GB."),
+    click.option("--device", help="Where to compute, such as cuda."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+)
+
+output_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write tensors (.safetensors)."
+)
+
+
+def network_options(command: Callable) -> Callable:
+    """Add the options that name a network, its data and the law of its labels."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What the options name.
+
+    Attributes:
+        positional: Network, data and family.
+        named: Link, groups, budget, device, constants, and whether progress is shown.
+        first: Whether this process prints.
+        as_json: Print JSON.
+        output: Where to write tensors.
+    """
+
+    positional: tuple[Any, Any, Family]
+    named: dict[str, Any]
+    first: bool
+    as_json: bool
+    output: Path | None
+
+
+@contextlib.contextmanager
+def opened(
+    model: str,
+    weights: Path | None,
+    data: Path,
+    family: str,
+    link: str | None,
+    constants: tuple[str, ...],
+    groups: str,
+    max_memory: str | None,
+    device: str | None,
+    as_json: bool,
+    output: Path | None = None,
+) -> Iterator[Given]:
+    """Load what the options name, and join the processes that torchrun has started.
+
+    An error inside is printed by the first process alone; all exit with 2.
+    """
+    from fimsym.cli.sources import load_data, load_model
+    from fimsym.engine.distributed import launched, launched_rank
+    from fimsym.families.file import read
+    from fimsym.report.files import check_writable
+
+    first = launched_rank() == 0
+    if output is not None and first:
+        check_writable(output)
+    named: dict[str, Any] = _constants(constants)
+    network, inputs, spec = load_model(model, weights), load_data(data), read(family)
+    with launched(_device(device, network)) as place:
+        named |= {"link": link, "groups": groups, "max_memory": max_memory}
+        named |= {"device": place, "progress": not as_json}
+        try:
+            yield Given((network, inputs, spec), named, first, as_json, output)
+        except FimsymError as error:
+            if first:
+                click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+
+
+def finite(value: float) -> float | None:
+    """Return a number JSON can hold; it has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _device(name: str | None, network: torch.nn.Module) -> torch.device:
+    """Return the device of --device, or the network's own."""
+    import torch
+
+    if name is None:
+        return next((p.device for p in network.parameters()), torch.device("cpu"))
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"--device must be cpu, cuda or cuda:N; got {name!r}.") from None
+
+
+def _constants(given: tuple[str, ...]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not (name and equals):
+            raise SpecError(f"expected --constant NAME=VALUE with a number; got {text!r}.")
+    return found
