@@ -32,8 +32,9 @@ from fimsym.derivation.cumulants import cumulant, directional
 from fimsym.derivation.moments import central_moment_of_one
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import constants, index, labels, total, u, v
+from fimsym.laws import law
 from fimsym.report import plots
-from fimsym.validation import law, montecarlo
+from fimsym.validation import montecarlo
 
 # %% [markdown]
 # ## The law
