@@ -1,6 +1,7 @@
 """Generated code: fresh, reproducible, and every printing rule executed."""
 
 import ast
+import dataclasses
 import hashlib
 import math
 import os
@@ -14,10 +15,11 @@ import torch
 
 import fimsym
 from fimsym import codegen, runtime, special
-from fimsym.codegen import module
+from fimsym.codegen import module, passes
 from fimsym.codegen.atoms import Log1mExp, LogSumExp, Softmax, stabilise
 from fimsym.codegen.printer import FUNCTIONS, NODES, TorchPrinter
-from fimsym.derivation.accurate import Balance, Root
+from fimsym.derivation import accurate, stable
+from fimsym.derivation.accurate import Lead, LogProbability, Rest, Weights
 from fimsym.derivation.functions import (
     Expm1,
     Log1p,
@@ -37,6 +39,7 @@ from fimsym.derivation.symbols import (
     LargestPair,
     Norm,
     Others,
+    Pairs,
     RoundedUp,
     SmallestPair,
     h,
@@ -51,7 +54,9 @@ from fimsym.families import families, family
 
 H = torch.tensor([0.3, -1.2, 2.0, 0.9], dtype=torch.float64).unsqueeze(-1)
 P = torch.softmax(H, dim=-2)
+U = torch.tensor([[1.0, 2.0], [0.5, -1.0], [0.0, 3.0], [-2.0, 0.1]], dtype=torch.float64)
 X = h[index]
+R = sp.Symbol("row")
 A = sp.Symbol("a", positive=True)
 SPEC = family("categorical")
 
@@ -110,11 +115,11 @@ ROWS = {
     "LargestPair": (LargestPair(X), torch.tensor([[1.8]], dtype=H.dtype)),
     "SmallestPair": (SmallestPair(X), torch.tensor([[-0.36]], dtype=H.dtype)),
     "Infinity": (sp.oo + sp.Integer(0), torch.tensor(math.inf)),
-    "Root": (Root(X), P.sqrt()),
-    "Balance": (
-        Balance(X),
-        torch.stack([P[0], P[1], P[2] - P[3], torch.zeros(1, dtype=torch.float64)]),
-    ),
+    "Rest": (Rest(X), torch.tensor([0.3, -1.2, 0.0, 0.0], dtype=H.dtype).unsqueeze(-1)),
+    "Weights": (Weights(X, sp.exp(X), 2), 2 * H.exp()),
+    "LogProbability": (LogProbability(X), P.log()),
+    "Lead": (Lead(h[top], h[second], A), torch.tensor([[1.5 * (1 - math.exp(-1.1))]])),
+    "Pairs": (Pairs(sp.exp(X)), (H.exp().sum().square() - H.exp().square().sum()).view(1, 1) / 2),
 }
 
 
@@ -123,8 +128,10 @@ def run(code):
     names = {
         "torch": torch, "runtime": runtime, "special": special, "h": H,
         "a": torch.tensor(1.5, dtype=H.dtype), "top": first, "second": second_largest,
+        "dtype": H.dtype, "u": U, "row": U[:1],
     }  # fmt: skip
-    return eval(code, names)
+    value = eval(code, names)
+    return value.near.mT if isinstance(value, runtime.Weights) else value
 
 
 def test_every_row_of_the_printer_has_an_executed_example():
@@ -144,6 +151,43 @@ def test_indexing_at_a_position():
     printer = TorchPrinter({h: "h"})
     assert float(run(printer.code(h[top]))) == 2.0
     assert float(run(printer.code(h[second]))) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("expression", "code"),
+    {
+        X - u[index] ** 2: "torch.addcmul(h, u, u, value=-1)",
+        X * u[index] + 2 * X * u[index] ** 2: "torch.addcmul(2*h * u.square(), h, u)",
+        sp.exp(u[index]) + 3 * u[index]: "torch.add(torch.exp(u), u, alpha=3)",
+        u[index] / X - X: "u / h - h",
+        3 * X * u[index] * sp.exp(u[index]) / A: "3*h * (u * torch.exp(u)) / a",
+        u[index] ** 4: "u.square().square()",
+        total(SPEC, X * u[index] ** 2): "runtime.weighted_sum(h, u.square())",
+        total(SPEC, u[index]): "runtime.total(u)",
+        1 + X * u[index]: "h * u + 1",
+        R - X * u[index]: "torch.addcmul(row, h, u, value=-1)",
+        -R * u[index] / 2: "-0.5 * (row * u)",
+    }.items(),
+    ids=str,
+)
+def test_sums_and_products_with_u_take_few_passes(expression, code):
+    names = {h: "h", u: "u", R: "row"}
+    printed = TorchPrinter(names, {u, R}).code(expression)
+    assert printed == code
+    plain = TorchPrinter(names).code(expression)
+    torch.testing.assert_close(run(printed), run(plain))
+
+
+@pytest.mark.parametrize("name", sorted(set(families()) - {"multivariate_gaussian"}))
+def test_arranged_lines_compute_the_same(name):
+    spec = family(name)
+    program = passes.arranged(spec, accurate.program(spec))
+    raw, reduction = stable.in_cumulants(spec), stable.reduction(spec)
+    stable.check_program(program, raw, reduction)
+    place = max(n for n, line in enumerate(program) if line.expression.has(sp.Sum))
+    wrong = dataclasses.replace(program[place], expression=2 * program[place].expression)
+    with pytest.raises(DerivationError, match="stable form"):
+        stable.check_program((*program[:place], wrong, *program[place + 1 :]), raw, reduction)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +268,6 @@ def test_generated_names_are_meaningful():
 
 def test_a_change_of_the_log_partition_changes_the_code():
     """Nothing is typed by hand: σ² → 4σ² in F, density and sampler reaches every function."""
-    import dataclasses
-
     from fimsym.families import Density
 
     spec = dataclasses.replace(
@@ -234,7 +276,7 @@ def test_a_change_of_the_log_partition_changes_the_code():
         density=Density("exp(-y**2 / (8 * sigma**2)) / sqrt(8 * pi * sigma**2)", "real"),
     )
     source = fimsym.generate(spec)
-    assert "fisher = 4 * sigma**2 * (u**2).sum" in source
+    assert "fisher = 4 * sigma**2 * runtime.total(u.square())" in source
     names: dict = {}
     exec(compile(source, "scaled", "exec"), names)
     column = torch.tensor([[1.0], [2.0]], dtype=torch.float64)

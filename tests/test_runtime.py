@@ -1,5 +1,7 @@
 """Mistakes in calls of evaluators: what was expected, what came, what to do."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -111,11 +113,44 @@ def test_mixed_dtypes_are_promoted(module, point):
     assert module.moments(h.float(), u, v.bfloat16()).fisher.dtype == torch.float64
 
 
-def test_others_and_balance_are_accurate():
+def test_others_and_pairs_are_accurate():
     x = torch.tensor([1.0, 1e-20, 1e-30], dtype=torch.float64).unsqueeze(-1)
     expected = torch.tensor([1e-20 + 1e-30, 1.0, 1.0], dtype=torch.float64).unsqueeze(-1)
     torch.testing.assert_close(runtime.others(x), expected, rtol=1e-15, atol=0)
-    h = torch.tensor([1e-12, 0.0], dtype=torch.float64).unsqueeze(-1)
-    torch.testing.assert_close(
-        runtime.balance(h), torch.tensor([[5e-13], [0.0]], dtype=torch.float64), rtol=1e-10, atol=0
-    )
+    expected = torch.tensor([[1e-20 + 1e-30]], dtype=torch.float64)
+    torch.testing.assert_close(runtime.pairs(x), expected, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("outputs", range(1, 20))
+def test_pairs_of_any_number(outputs):
+    x = torch.rand(3, outputs, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = (x.sum(-2, True).square() - x.square().sum(-2, True)) / 2
+    torch.testing.assert_close(runtime.pairs(x), found, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_weights_count_where_they_underflow(dtype):
+    h = torch.tensor([0.0, -1.0, -2.0, -100.0, -800.0], dtype=torch.float64).unsqueeze(-1)
+    top, second = runtime.two_largest(h)
+    log, others = h.log_softmax(-2), runtime.rest(torch.softmax(h, -2), top, second)
+    weights = runtime.weights(log, others, 3, top, second, dtype)
+    assert weights.near[0, :2].tolist() == [0.0, 0.0]
+    for place, size in ((2, 1.0), (3, 1e30), (4, 1e300)):
+        if size > torch.finfo(dtype).max:
+            continue
+        values = torch.zeros(5, 1, dtype=dtype)
+        values[place] = size
+        expected = 3 * (log[place] + math.log(size)).exp()
+        found = runtime.weighted_sum(weights, values)[0].double()
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert runtime.weights(log[:3], others[:3], 3, top, second, dtype).tail is None
+
+
+@pytest.mark.parametrize("outputs", [5, 512, 513, 5000])
+def test_weighted_sums_of_many_outputs(outputs):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(2, outputs, 1, generator=generator)
+    values = torch.rand(2, outputs, 300, generator=generator)
+    truth = (weights.double() * values.double()).sum(-2, keepdim=True)
+    found = runtime.weighted_sum(weights, values)
+    torch.testing.assert_close(found.double(), truth, rtol=1e-6, atol=0)

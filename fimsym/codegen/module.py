@@ -13,8 +13,9 @@ import sympy as sp
 from ruff.__main__ import find_ruff_bin
 
 from fimsym.codegen import matrix
-from fimsym.codegen.division import halves
+from fimsym.codegen.division import halves, targets
 from fimsym.codegen.links import layout, link_function
+from fimsym.codegen.passes import arranged
 from fimsym.codegen.program import Function, component_names, function, precise
 from fimsym.derivation import Derivation, bounds, derive, stable
 from fimsym.derivation.normal import Definition
@@ -119,8 +120,9 @@ def _check_locals(family, functions, moments, links):
     """Refuse constants and link outputs that a generated body would overwrite."""
     evaluators = {f.name for f in functions} | {"moments"}
     taken = _LOCALS | evaluators | {f"from_{link.link.name}" for link in links}
-    bodies = [s.name for f in functions for s in f.statements]
-    bodies += [s.name for part in ("before", "of_u", "of_v") for s in moments[part]]
+    statements = [s for f in functions for s in f.statements]
+    statements += [s for part in ("before", "of_u", "of_v") for s in moments[part]]
+    bodies = [name for s in statements for name in targets(s.name)]
     columns = {name for names in component_names(family).values() for name in names}
     _refuse_taken({c.name for c in family.constants}, taken | columns | {*bodies}, "constant")
     for link in links:
@@ -174,6 +176,7 @@ def _functions(derivation: Derivation) -> list[Function]:
             derivation, "log_partition", [_log_partition_line(derivation)], "Log-partition F(h)."
         ),
     ]
+    lines = arranged(derivation.family, derivation.program)
     for name, arguments in _ARGUMENTS.items():
         summary = stable.QUANTITIES[name]
         summary = f"{summary[0].upper()}{summary[1:]}."
@@ -181,7 +184,7 @@ def _functions(derivation: Derivation) -> list[Function]:
             function(
                 derivation,
                 name,
-                derivation.program,
+                lines,
                 [name],
                 arguments,
                 summary,
@@ -224,7 +227,8 @@ def _moments(derivation):
     """Return the two halves of ``moments``: what needs u alone, and what v adds."""
     of_u = ["fisher", "variance_score_squared", "third"]
     of_v = ["variance_negative_hessian", "covariance"]
-    lines, readable = derivation.program, derivation.definitions
+    lines = arranged(derivation.family, derivation.program)
+    readable = derivation.definitions
     first = function(derivation, "moments", lines, of_u, ("h", "u"), "", readable)
     both = function(derivation, "moments", lines, of_u + of_v, ("h", "u", "v"), "", readable)
     return {**halves(first.divided, both.divided), "equations": both.equations}

@@ -12,6 +12,7 @@ import sympy as sp
 from sympy.printing.codeprinter import CodePrinter
 from sympy.printing.precedence import PRECEDENCE
 
+from fimsym.codegen.passes import factors, symbols_in
 from fimsym.derivation.symbols import index
 from fimsym.derivation.text import positive_first
 from fimsym.errors import DerivationError
@@ -35,7 +36,7 @@ FUNCTIONS = {
     "Log1mExp": "runtime.log1mexp({0})",
     "PolygammaDifference": "special.polygamma_difference({0}, {1}, {2})",
     "Cosine": "runtime.cosine({0}, {1}, {2})",
-    "SumOfProducts": "runtime.sum_of_products({0}, {1}, {2}, {3})",
+    "SumOfProducts": "runtime.sum_of_products({0}, {1}, {2}, {3}, dtype)",
     "LargestPair": "runtime.largest_pair({0})",
     "SmallestPair": "runtime.smallest_pair({0})",
     "LogSumExp": "torch.logsumexp({0}, dim=-2, keepdim=True)",
@@ -43,9 +44,12 @@ FUNCTIONS = {
     "AxisMax": "torch.amax({0}, dim=-2, keepdim=True)",
     "AxisMin": "torch.amin({0}, dim=-2, keepdim=True)",
     "Others": "runtime.others({0})",
-    "Balance": "runtime.balance({0}, top, second)",
+    "Pairs": "runtime.pairs({0})",
+    "Rest": "runtime.rest({0}, top, second)",
+    "Weights": "runtime.weights({0}, {1}, {2}, top, second, dtype)",
+    "Lead": "-torch.expm1({1} - {0}) * {2}",
     "RoundedUp": "runtime.rounded_up({0}, {1})",
-    "Root": "torch.exp(torch.log_softmax({0}, dim=-2) / 2)",
+    "LogProbability": "torch.log_softmax({0}, dim=-2)",
 }
 """Code of every function."""
 
@@ -135,42 +139,71 @@ class TorchPrinter(CodePrinter):
         weights, rest = self._split(summand)
         if weights.has(index) and rest != 1:
             return f"runtime.weighted_sum({self._print(weights)}, {self._print(rest)})"
-        body = self._print(summand)
-        if not isinstance(expr.function, sp.Indexed):
-            body = f"({body})"
-        return f"{body}.sum(dim=-2, keepdim=True)"
+        return f"runtime.total({self._print(summand)})"
+
+    def _is_column(self, expr):
+        return self._moves(expr) or expr.has(sp.Indexed)
 
     def _moves(self, expr):
-        return bool(expr.atoms(sp.IndexedBase, sp.Symbol) & self.moving)
+        return bool(symbols_in(expr) & self.moving)
 
     def _split(self, product):
-        """Return the factors that are the same for every parameter, and the others."""
-        factors = sp.Mul.make_args(product)
-        moving = [factor for factor in factors if self._moves(factor)]
-        return sp.Mul(*(f for f in factors if f not in moving)), sp.Mul(*moving)
+        return factors(product, self.moving)
 
     def _print_Add(self, expr, order=None):
-        """Print a column less a product of two in one pass."""
+        """Print products that are added to a column in the pass that adds them."""
+        if not self._moves(expr):
+            return super()._print_Add(expr, order=order)
         terms = self._as_ordered_terms(expr, order)
+        pairs = self._pairs(terms)
+        columns = [term for term in terms if term not in pairs and self._is_column(term)]
+        first = next(iter((*columns, *pairs)), terms[0])
+        plain = [term for term in terms if term is first or term not in pairs]
+        code = self._print(first) if len(plain) == 1 else super()._print_Add(sp.Add(*plain))
         for term in terms:
-            sign, factors = term.as_coeff_Mul()
-            pair = sp.Mul.make_args(factors)
-            rest = [other for other in terms if other is not term]
-            if sign == -1 and len(pair) == 2 and rest[0].is_Indexed and self._in_outputs(pair):
-                one, other = (self._print(factor) for factor in pair)
-                code = f"torch.addcmul({self._print(rest[0])}, {one}, {other}, value=-1)"
-                after = sp.Add(*rest[1:])
-                return code if after == 0 else f"{code}{self._signed(after)}"
-        return super()._print_Add(expr, order=order)
+            if term not in plain:
+                code = self._added(code, *pairs[term])
+        return code
 
-    def _in_outputs(self, pair):
-        """Tell whether one of two moving atoms has an entry for every output."""
-        atoms = all(x.is_Symbol or x.is_Indexed for x in pair) and all(map(self._moves, pair))
-        return atoms and any(x.is_Indexed for x in pair)
+    def _pairs(self, terms):
+        return {term: pair for term in terms if (pair := self._pair(term))}
 
-    def _signed(self, term):
-        code = self.parenthesize(-term if term.could_extract_minus_sign() else term, 0)
-        return f" - {code}" if term.could_extract_minus_sign() else f" + {code}"
+    def parenthesize(self, item, level, strict=False):
+        """Print an operand; sums that end in a call need no parentheses."""
+        if item.is_Add and self._moves(item) and self._pairs(item.args):
+            return self._print(item)
+        return super().parenthesize(item, level, strict)
+
+    def _pair(self, term):
+        """Return a number and one or two factors in columns that make up a product, or None."""
+        number, product = term.as_coeff_Mul()
+        if (
+            sp.fraction(product, exact=True)[1] != 1
+        ):  # dividing keeps a digit more than multiplying by 1/x
+            return None
+        if number not in (1, -1) and (product.is_Symbol or product.is_Indexed):
+            return number, product
+        fixed, moving = self._split(product)
+        if fixed == 1 and moving.is_Pow and moving.exp == 2:
+            base = moving.base
+            return (number, base, base) if base.is_Symbol or base.is_Indexed else None
+        if fixed == 1 and moving.is_Mul:
+            fixed, moving = moving.args[0], sp.Mul(*moving.args[1:])
+        columns = 1 not in (fixed, moving) and self._named(fixed) and self._named(moving)
+        return (number, fixed, moving) if columns else None
+
+    def _named(self, expr):
+        """Tell whether an expression has columns and no constant of the family."""
+        labels = {base.label for base in expr.atoms(sp.IndexedBase)}
+        symbols = expr.atoms(sp.Symbol) - labels - {index}
+        return bool(expr.free_symbols) and symbols <= set(self.names)
+
+    def _added(self, code, number, *pair):
+        function, scale = ("addcmul", "value") if len(pair) == 2 else ("add", "alpha")
+        arguments = [code, *map(self._print, pair)]
+        if number != 1:
+            arguments.append(f"{scale}={self._print(number)}")
+        return f"torch.{function}({', '.join(arguments)})"
 
     def _print_Function(self, expr):
         return FUNCTIONS[type(expr).__name__].format(*map(self._print, expr.args))
@@ -210,18 +243,36 @@ class TorchPrinter(CodePrinter):
 
     def _print_Mul(self, expr):
         number, rest = expr.as_coeff_Mul()
+        fixed, moving = self._split(rest)
+        if moving != 1 and (fixed != 1 or moving.is_Mul):
+            return self._scaled(number, fixed, moving)
         if number.is_Rational and not number.is_Integer and number > 0:
             return f"{self._print_Number(number)} * {self.parenthesize(rest, PRECEDENCE['Mul'])}"
         return super()._print_Mul(expr)
 
+    def _scaled(self, number, fixed, moving):
+        """Print a product from what is smallest: what is the same for every parameter first."""
+        above, below = sp.fraction(fixed, exact=True)
+        above, sign = abs(number) * above, sp.sign(number)
+        if above == 1 != below and sign < 0:
+            below, sign = -below, 1
+        level = PRECEDENCE["Mul"]
+        parts = [] if above == 1 else [self.parenthesize(above, level, strict=True)]
+        parts += [self.parenthesize(x, level) for x in sp.Mul.make_args(moving)]
+        if len(parts) > 2 and above != 1:
+            parts = [parts[0], f"({' * '.join(parts[1:])})"]
+        code = ("-" if sign < 0 else "") + " * ".join(parts)
+        return code if below == 1 else f"{code} / {self.parenthesize(below, level, strict=True)}"
+
     def _print_Pow(self, expr):
+        if expr.exp in (2, 4) and self._moves(expr.base):
+            base = self.parenthesize(expr.base, PRECEDENCE["Atom"], strict=True)
+            return base + ".square()" * int(expr.exp / 2)
         base = self.parenthesize(expr.base, PRECEDENCE["Pow"])
         if expr.exp == sp.Rational(1, 2):
             return f"{base}**0.5"
         if expr.exp == -1:
             return f"1 / {base}"
-        if expr.exp == 4 and self._moves(expr.base):
-            return f"({base}**2) ** 2"
         if expr.exp.is_Rational and not expr.exp.is_Integer:
             return f"{base}**{self._print_Number(expr.exp)}"
         return f"{base}**{self.parenthesize(expr.exp, PRECEDENCE['Pow'])}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -10,8 +11,10 @@ import sympy as sp
 
 from fimsym.codegen.atoms import stabilise
 from fimsym.codegen.division import Divided, divide
+from fimsym.codegen.passes import base_of, moving_symbols, symbols_in
 from fimsym.codegen.printer import TorchPrinter
 from fimsym.derivation import Derivation
+from fimsym.derivation.accurate import Weights
 from fimsym.derivation.functions import LogBessel, PolygammaRemainder
 from fimsym.derivation.normal import Definition
 from fimsym.derivation.record import equation
@@ -89,26 +92,12 @@ def function(
     Its docstring states them as `readable` does, which may be simpler than `definitions`.
     """
     needed = _needed(definitions, results)
-    moving = _moving(derivation, needed)
-    printer = TorchPrinter(_names(derivation, definitions), moving)
-    statements = []
+    printer = TorchPrinter(
+        _names(derivation, definitions), moving_symbols(derivation.family, needed)
+    )
+    statements = _statements(derivation, needed, arguments, printer)
     if any(line.expression.has(second) for line in needed):
-        statements.append(Statement("top, second", "runtime.two_largest(h)"))
-    elif any(line.expression.has(top) for line in needed):
-        statements.append(Statement("top", "h.argmax(dim=-2, keepdim=True)"))
-    narrowed = _narrowed(derivation, needed) if len(arguments) > 1 else frozenset()
-    for line in needed:
-        expression = stabilise(line.expression)
-        if _key(line.symbol) in moving:
-            expression, fixed = hoisted(expression, moving, printer)
-            statements += [s for s in fixed if s not in statements]
-        code = printer.code(expression)
-        if not _has_column(expression, derivation):
-            shared = not isinstance(line.symbol, sp.Indexed)
-            code = _filled(code, derivation.family, arguments, shared)
-        if line.name in narrowed:
-            code = f"runtime.narrow({code}, dtype)"
-        statements.append(Statement(line.name, code, isinstance(line.symbol, sp.Indexed)))
+        statements.insert(0, Statement("top, second", "runtime.two_largest(h)"))
     return Function(
         name=name,
         summary=summary,
@@ -118,6 +107,33 @@ def function(
         results=tuple(results),
         columns=component_names(derivation.family),
     )
+
+
+def _statements(derivation, needed, arguments, printer):
+    """Return an assignment for each line, and for what several share."""
+    moving = printer.moving
+    narrowed = _narrowed(derivation, needed) if len(arguments) > 1 else frozenset()
+    pairs = _pairs([line for line in needed if base_of(line.symbol) in moving])
+    statements = []
+    for line in needed:
+        if line.name in pairs.values():
+            continue
+        expression = stabilise(line.expression)
+        if line.name in pairs:
+            values = printer.code(expression.base[index])
+            names = f"{line.name}, {pairs[line.name]}"
+            statements.append(Statement(names, f"runtime.rows({values}, top, second)"))
+            continue
+        if base_of(line.symbol) in moving:
+            expression, fixed = hoisted(expression, moving, printer)
+            statements += [s for s in fixed if s not in statements]
+        code = printer.code(expression)
+        if not _has_column(expression, derivation):
+            code = _filled(code, line, derivation.family, arguments, needed)
+        if line.name in narrowed:
+            code = f"runtime.narrow({code}, dtype)"
+        statements.append(Statement(line.name, code, isinstance(line.symbol, sp.Indexed)))
+    return statements
 
 
 def precise(derivation: Derivation) -> bool:
@@ -131,21 +147,14 @@ def _narrowed(derivation, needed):
     """Return the lines in h alone that meet u or v, where they take the dtype of those."""
     if precise(derivation):
         return frozenset()
-    moving = _moving(derivation, needed)
-    fixed = {_key(line.symbol): line.name for line in needed if _key(line.symbol) not in moving}
-    lines = [line for line in needed if _key(line.symbol) in moving]
+    moving = moving_symbols(derivation.family, needed)
+    fixed = {
+        base_of(line.symbol): line.name for line in needed if base_of(line.symbol) not in moving
+    }
+    lines = [line for line in needed if base_of(line.symbol) in moving]
     used = {s for line in lines for s in line.expression.atoms(sp.IndexedBase, sp.Symbol)}
-    return frozenset(fixed[s] for s in used if s in fixed)
-
-
-def _moving(derivation, needed):
-    """Return the symbols that have an entry for every parameter: u, v and what they enter."""
-    family = derivation.family
-    moving = {u, v, *directions(family, u), *directions(family, v)}
-    for line in needed:
-        if line.expression.atoms(sp.IndexedBase, sp.Symbol) & moving:
-            moving.add(_key(line.symbol))
-    return frozenset(moving)
+    own_dtype = {line.name for line in needed if line.expression.has(Weights)}
+    return frozenset(fixed[s] for s in used if s in fixed) - own_dtype
 
 
 def hoisted(
@@ -184,18 +193,31 @@ def hoisted(
     return visit(expression), found
 
 
-def _filled(code, family, arguments, shared):
+def _filled(code, line, family, arguments, needed):
     """Return the code of a constant as a column, of one row if outputs share it."""
-    names = arguments[1:] or arguments
-    if not shared:
+    if isinstance(line.symbol, sp.Indexed):
         parts = component_names(family)
         return f"torch.zeros_like({parts['h'][0] if parts else 'h'}) + {code}"
+    known = _sums_of(family, needed[: needed.index(line)])
+    names = [known.get(name, name) for name in arguments[1:] or arguments]
     return f"runtime.fill({code}, {', '.join(names)})"
+
+
+def _sums_of(family, lines):
+    """Return for u and for v the first line that is one row and follows from it alone."""
+    letters = {part: {str(base.label)} for base in (u, v) for part in directions(family, base)}
+    found: dict[str, str] = {}
+    for line in lines:
+        used = set().union(*(letters.get(x, ()) for x in symbols_in(line.expression)))
+        letters[base_of(line.symbol)] = used
+        if len(used) == 1 and not isinstance(line.symbol, sp.Indexed):
+            found.setdefault(*used, line.name)
+    return found
 
 
 def _needed(definitions, results):
     """Return the definitions that `results` depend on, in their order."""
-    by_symbol = {_key(line.symbol): line for line in definitions}
+    by_symbol = {base_of(line.symbol): line for line in definitions}
     wanted = [line for line in definitions if line.name in results]
     found: dict[str, Definition] = {}
     while wanted:
@@ -206,8 +228,15 @@ def _needed(definitions, results):
     return [line for line in definitions if line.name in found]
 
 
-def _key(symbol):
-    return symbol.base if isinstance(symbol, sp.Indexed) else symbol
+def _pairs(lines):
+    """Return the names of entries at the most probable output and of the same at the second."""
+    found = {}
+    for one, other in itertools.pairwise(lines):
+        places = (one.expression, other.expression)
+        bases = {place.base for place in places if place.is_Indexed}
+        if len(bases) == 1 and [place.args[1:] for place in places] == [(top,), (second,)]:
+            found[one.name] = other.name
+    return found
 
 
 def component_names(family: Family) -> dict[str, list[str]]:
@@ -226,7 +255,7 @@ def component_names(family: Family) -> dict[str, list[str]]:
 
 def _names(derivation, definitions):
     bases = {base: str(base.label) for base in (h, u, v)}
-    return {**bases, **{_key(line.symbol): line.name for line in definitions}}
+    return {**bases, **{base_of(line.symbol): line.name for line in definitions}}
 
 
 def _has_column(expression, derivation):

@@ -1,26 +1,27 @@
-"""Rewrite stable forms so that they are accurate relative to themselves.
+"""Rewrite stable forms so that they are accurate relative to themselves, in few passes over u.
 
-Two differences still cancel for laws with a log-sum-exp partition, and a product loses
-range:
+For laws with a log-sum-exp partition three things would lose digits:
 
-* u − ū, where one output has nearly all the probability: taking u relative to that output
-  first leaves a mean that is as small as the other probabilities.
-* ũ² − I, where two outputs share the probability evenly: there Î₁ hardly varies. With
-  the two most probable outputs 1 and 2, g_i = (u_i − u_1)(u_i − u_2), and s the mean of
-  u relative to the midpoint of u_1 and u_2,
+* u − ū, where one output has nearly all the probability: u is taken relative to that output
+  first, so that the mean is as small as the other probabilities.
+* ũ² − I, where two outputs share the probability evenly: there Î₁ hardly varies. The two
+  most probable outputs 1 and 2 are therefore set apart. Off them ũ² − I is computed as it
+  stands. With x = u − u_1, the sums Q = Σ p and x̄ = Σ p x over the other outputs and
 
-      ũ_i² − I = g_i − 2 s (u_i − u_1) − (Σ p g − 2 s (ū − u_1)),
+      s = x̄ − (Q + p_1 − p_2)/2 · x_2,
 
-  in which g vanishes at both. In s their probabilities enter as b_1 = p_1 − p_2, which is
-  computed as −p_1 expm1(h_2 − h_1), and b_2 = 0. With b_i = p_i elsewhere, one sum gives
+  half the distance of 2ū from u_1 + u_2, in which p_1 − p_2 is −p_1 expm1(h_2 − h_1),
 
-      ū − u_1 = Σ b_i (u_i − u_1) + p_2 (u_2 − u_1),
-      2 s = 2 Σ b_i (u_i − u_1) − (Σ b_i) (u_2 − u_1).
-* p x², where p underflows and x is large: it is computed as (√p x)², with √p from log p.
+      I − ũ_1² = Σ p ũ² − Q ũ_1² − 2 p_2 s x_2        over the other outputs,
+      I − ũ_2² = I − ũ_1² + 2 s x_2.
+
+* p x², where p underflows and x is large: such probabilities are kept as multiples of the
+  smallest normal number, and √p_2 comes from log p_2.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import sympy as sp
@@ -40,39 +41,66 @@ from fimsym.derivation.symbols import (
 )
 from fimsym.families import Family
 
-_shifted = {u: sp.IndexedBase("shifted_u", real=True), v: sp.IndexedBase("shifted_v", real=True)}
-_opposite = sp.IndexedBase("opposite_u", real=True)
-_product = sp.IndexedBase("product", real=True)
-_mean_product, _offset, _level = sp.symbols("mean_product offset level", real=True)
-_balance = sp.IndexedBase("balance", real=True)
-_tilt, _gap, _lean = sp.symbols("tilt gap_u lean_u", real=True)
-_runner_up, _second = sp.symbols("runner_up second_u", real=True)
 
-
-_weighted = {
-    base: sp.IndexedBase(f"weighted_{name}", real=True)
-    for base, name in ((u, "u"), (v, "v"), (stable.excess, "excess"))
-}
-_root = sp.IndexedBase("root", real=True)
-
-
-class Root(AxisFunction):
-    """√p_i, from log p_i."""
+class Rest(AxisFunction):
+    """p_i, with zero for the two most probable outputs."""
 
     def in_probabilities(self) -> sp.Expr:
-        """Return the same in p, for proofs."""
-        return sp.sqrt(probability[self.args[0].indices[0]])
+        """Return the same in Kronecker deltas, for proofs."""
+        (value,) = self.args
+        place = value.indices[0]
+        return value * (1 - sp.KroneckerDelta(place, top) - sp.KroneckerDelta(place, second))
 
 
-class Balance(AxisFunction):
-    """p_i with p_1 − p_2 at the most probable output and zero at the second."""
+class Weights(sp.Function):
+    """n p_i of n draws, zero for the two, as weights of a sum that count where they underflow."""
+
+    nargs = 3
 
     def in_probabilities(self) -> sp.Expr:
-        """Return the same in p and Kronecker deltas, for proofs."""
-        (natural,) = self.args
-        place = natural.indices[0]
-        either = sp.KroneckerDelta(place, top) + sp.KroneckerDelta(place, second)
-        return probability[place] - probability[second] * either
+        """Return the product, for proofs."""
+        _, rest, draws = self.args
+        return draws * rest
+
+
+class LogProbability(AxisFunction):
+    """log p_i, where p_i may underflow; of h."""
+
+    def in_probabilities(self) -> sp.Expr:
+        """Return the logarithm, for proofs."""
+        return sp.log(probability[self.args[0].indices[0]])
+
+
+class Lead(sp.Function):
+    """p_1 − p_2 of two outputs, accurate relative to itself; of h_1, h_2 and p_1."""
+
+    nargs = 3
+
+    def in_probabilities(self) -> sp.Expr:
+        """Return the difference, for proofs."""
+        return self.args[2] - probability[self.args[1].indices[0]]
+
+
+def _indexed(name):
+    return sp.IndexedBase(name, real=True)[index]
+
+
+def _of(name):
+    """Return the symbols of a quantity of u and of the same of v."""
+    return {base: sp.Symbol(f"{name}_{base}", real=True) for base in (u, v)}
+
+
+_shifted = {base: _indexed(f"shifted_{base}") for base in (u, v)}
+_likeliest, _second, _gap, _reach = map(_of, ("likeliest", "second", "gap", "reach"))
+_lean, _excess = _of("lean"), stable.excess[index]
+_rest, _weights, _square = map(_indexed, ("rest", "weights", "square"))
+_log = _indexed("log_probability")
+_likeliest_h, _second_h, _largest = sp.symbols("likeliest_h second_h largest", real=True)
+_leader, _runner_up, _root_second = sp.symbols("leader runner_up root_second", real=True)
+_mass, _tilt = sp.symbols("mass tilt", real=True)
+_of_rest, _square_of_top = sp.symbols("square_of_rest square_of_top", real=True)
+_offset, _cross, _level, _below = sp.symbols("offset cross level below", real=True)
+_leading, _trailing = sp.symbols("leading trailing", real=True)
 
 
 @functools.cache
@@ -92,108 +120,129 @@ def program(family: Family) -> tuple[Definition, ...]:
         return lines
     if not stable.uses_probabilities(raw.values()):
         return readable
-    rewritten: list[Definition] = []
-    for line in readable:
-        rewritten += _REWRITE.get(line.name, _in_weighted)(family, line)
-    stable.check_program(tuple(rewritten), raw)
-    return tuple(rewritten)
+    rewritten = (*_probabilities(family, readable), *_moments(family, readable))
+    stable.check_program(rewritten, raw)
+    return rewritten
 
 
-def _shift(base):
-    likeliest = sp.Symbol(f"likeliest_{base}", real=True)
+def _probabilities(family, readable):
+    """Return the lines in h alone.
+
+    With n draws the weights are n p, so that no sum underflows before it is multiplied by n.
+    """
+    draws = moments.draws(family)
+    root = sp.sqrt(draws) * sp.exp(_log.base[second] / 2)
+    lead = Lead(_likeliest_h, _second_h, _largest)
+    probabilities = next(line for line in readable if line.name == "probability")
     return [
-        Definition(likeliest.name, likeliest, base[top], f"{base} of the most probable output"),
-        Definition(
-            f"shifted_{base}", _shifted[base][index], base[index] - likeliest, "relative to that"
+        probabilities,
+        *_lines(
+            (_rest, Rest(probability[index]), "p, zero for the two most probable"),
+            (_log, LogProbability(h[index]), "log p"),
+            (_weights, Weights(_log, _rest, draws), "n p, likewise"),
+            (_likeliest_h, h[top], "h₁"),
+            (_second_h, h[second], "h₂"),
+            (_largest, probability[top], "p₁"),
+            (_leader, draws * _largest, "n p₁"),
+            (_runner_up, probability[second], "p₂"),
+            (_root_second, root, "√(n p₂)"),
+            (_mass, total(family, _rest), "Q"),
+            (_tilt, (total(family, _rest) + lead) / 2, "½ − p₂"),
         ),
     ]
 
 
-def _mean_u(family, line):
-    balanced = Balance(h[index])
-    lean = total(family, _balance[index] * _shifted[u][index])
-    return [
-        Definition("balance", _balance[index], balanced, "p with p_1 − p_2 and 0 for p_1, p_2"),
-        Definition("runner_up", _runner_up, probability[second], "the second probability"),
-        *_shift(u),
-        Definition("second_u", _second, u[second], "u of the second"),
-        Definition("gap_u", _gap, _second - sp.Symbol("likeliest_u", real=True), "their gap"),
-        Definition("lean_u", _lean, lean, "mean of u as shifted, without the second"),
-        Definition(line.name, line.symbol, _lean + _runner_up * _gap, line.meaning),
-    ]
-
-
-def _mean_v(family, line):
-    mean = total(family, probability[index] * _shifted[v][index])
-    return [*_shift(v), Definition(line.name, line.symbol, mean, line.meaning)]
-
-
-def _centre(base):
-    def lines(family, line):
-        expression = _shifted[base][index] - stable.mean_of[base]
-        return [
-            Definition(line.name, line.symbol, expression, line.meaning),
-            _weigh(base, line.symbol),
-        ]
-
-    return lines
-
-
-def _probability(family, line):
-    root = sp.sqrt(moments.draws(family)) * Root(h[index])
-    return [line, Definition("root", _root[index], root, "square root of n p, for n draws")]
-
-
-def _excess(family, line):
-    shifted, opposite, product = _shifted[u][index], _opposite[index], _product[index]
-    mean_product = total(family, probability[index] * product)
-    tilt = total(family, _balance[index])
-    level = _mean_product - _offset * stable.mean_of[u]
-    return [
-        Definition("opposite_u", opposite, u[index] - _second, "u relative to the second"),
-        Definition("product", product, shifted * opposite, "zero at the two most probable"),
-        Definition("mean_product", _mean_product, mean_product, "its mean"),
-        Definition("tilt", _tilt, tilt, "how far the two are from sharing the probability evenly"),
-        Definition("offset", _offset, 2 * _lean - _tilt * _gap, "2 s"),
-        Definition("level", _level, level, "minus the excess at the most probable output"),
-        Definition(line.name, line.symbol, product - _offset * shifted - _level, line.meaning),
-        _weigh(stable.excess, line.symbol),
-    ]
-
-
-def _weigh(base, symbol):
-    """Return the line √p x of an indexed quantity x."""
-    weighted = _weighted[base]
-    return Definition(str(weighted.label), weighted[index], _root[index] * symbol, "times the root")
-
-
-def _in_weighted(family, line):
-    """Write Σ p x y as Σ (√p x)(√p y), and Σ p ũ³ as Σ p (ũ² − I) ũ, since Σ p ũ = 0.
-
-    With n draws the roots are √(n p), so that no sum underflows before it is multiplied by n.
-    """
-    p, excess = probability[index], stable.excess[index]
-    centred_u, centred_v = stable.centred[u][index], stable.centred[v][index]
-    of_u, of_v, of_excess = (_weighted[base][index] for base in (u, v, stable.excess))
-    sums = {
-        p * centred_u**2: of_u**2,
-        p * centred_v**2: of_v**2,
-        p * excess**2: of_excess**2,
-        p * excess * centred_v: of_excess * of_v,
-        p * centred_u**3: of_excess * of_u,
-    }
+def _moments(family, readable):
+    """Return the lines in u and v."""
     draws = moments.draws(family)
-    replaced = line.expression.xreplace(
-        {total(family, old): total(family, new) / draws for old, new in sums.items()}
+    of_rest = total(family, _weights * _square)
+    known = _sums(family)
+    quantities = {
+        line.name: dataclasses.replace(line, expression=line.expression.xreplace(known))
+        for line in readable
+        if line.name in stable.QUANTITIES
+    }
+    return [
+        *_centring(family, u),
+        Definition("square", _square, stable.centred[u][index] ** 2, "ũ²"),
+        *_lines(
+            (_square_of_top, stable.mean_of[u] ** 2, "ũ₁²"),
+            (_of_rest, of_rest, "n Σ p ũ² off the two most probable"),
+        ),
+        quantities["fisher"],
+        Definition("excess", _excess, _square - stable.fisher / draws, "ũ² − I of one draw"),
+        *_two_most_probable(draws),
+        quantities["third"],
+        quantities["variance_score_squared"],
+        *_centring(family, v),
+        quantities["variance_negative_hessian"],
+        quantities["covariance"],
+    ]
+
+
+def _centring(family, base):
+    """Return the lines that centre u or v, by way of the most probable output."""
+    likeliest, other, mean = _likeliest[base], _second[base], stable.mean_of[base]
+    lean = total(family, _weights * _shifted[base]) / moments.draws(family)
+    return _lines(
+        (likeliest, base[top], f"{base}₁"),
+        (other, base[second], f"{base}₂"),
+        (_shifted[base], base[index] - likeliest, "x"),
+        (_gap[base], other - likeliest, "x₂"),
+        (_lean[base], lean, "x̄"),
+        (mean, _lean[base] + _runner_up * _gap[base], f"mean of {base}, less {base}₁"),
+        (stable.centred[base][index], _shifted[base] - mean, f"{base} less its mean"),
+        (_reach[base], _root_second * (_gap[base] - mean), "√(n p₂) times that of the second"),
     )
-    return [Definition(line.name, line.symbol, replaced, line.meaning)]
 
 
-_REWRITE = {
-    "probability": _probability,
-    "mean_u": _mean_u,
-    "centred_u": _centre(u),
-    "excess": _excess,
-    "mean_v": _mean_v,
-    "centred_v": _centre(v),
-}
+def _two_most_probable(draws):
+    """Return the lines of I − ũ² at the two most probable outputs."""
+    level = _of_rest / draws - _mass * _square_of_top - 2 * _runner_up * _cross
+    return _lines(
+        (_offset, _lean[u] - _tilt * _gap[u], "s"),
+        (_cross, _gap[u] * _offset, "s x₂"),
+        (_level, level, "I − ũ₁²"),
+        (_below, _level + 2 * _cross, "I − ũ₂²"),
+        (_leading, _leader * _level, "weighted"),
+        (_trailing, _root_second * _below, "weighted"),
+    )
+
+
+def _sums(family):
+    """Return the sums of the readable form, with the two most probable outputs set apart.
+
+    Σ p ũ³ is taken as Σ p (ũ² − I) ũ, since Σ p ũ = 0.
+    """
+    p, draws = probability[index], moments.draws(family)
+    centred = {base: stable.centred[base][index] for base in (u, v)}
+    variance = total(family, _weights * _excess**2) + _leading * _level + _trailing**2
+    of_score = _of_rest + _leader * _square_of_top + _reach[u] ** 2
+    sums = {
+        p * centred[u] ** 2: of_score,
+        p * centred[u] ** 3: _product(family, u),
+        p * _excess**2: variance,
+        p * centred[v] ** 2: _square_sum(family, v),
+        p * _excess * centred[v]: _product(family, v),
+    }
+    known = {total(family, summand): value / draws for summand, value in sums.items()}
+    return {**known, stable.second_moment: stable.fisher / draws}
+
+
+def _square_sum(family, base):
+    of_rest = total(family, _weights * stable.centred[base][index] ** 2)
+    return of_rest + _leader * stable.mean_of[base] ** 2 + _reach[base] ** 2
+
+
+def _product(family, base):
+    """Return n Σ p (ũ² − I) times the centred u or v."""
+    of_rest = total(family, _weights * _excess * stable.centred[base][index])
+    return of_rest + _leading * stable.mean_of[base] - _trailing * _reach[base]
+
+
+def _lines(*lines):
+    """Return definitions named after their symbols."""
+    return [
+        Definition(str(symbol.base.label if symbol.is_Indexed else symbol), symbol, value, meaning)
+        for symbol, value, meaning in lines
+    ]

@@ -47,46 +47,48 @@ def program(family: Family) -> list[Definition]:
     """Return the lines of each target's quantities, accurate to the last digits."""
     one = target(family)
     second, third, fourth = (cumulant_of(family, (0,) * order) for order in (2, 3, 4))
-    deviation, slope, spread = (
-        sp.IndexedBase(name, real=True)[index] for name in ("deviation", "slope", "spread")
-    )
+    deviation, slope, spread = (_line(name) for name in ("deviation", "slope", "spread"))
+    slope_u, spread_u, skewed_u, tail_u = map(_line, ("slope_u", "spread_u", "skewed_u", "tail_u"))
     scaled_u, scaled_v = (_scaled[base][index] for base in (u, v))
-    information, asymmetry, variance, information_v, mixed = (
-        sp.IndexedBase(name, real=True)[index]
-        for name in (
-            "information",
-            "asymmetry",
-            "variance_of_target",
-            "information_v",
-            "mixed",
-        )
-    )
-    slope_u, spread_u, skewed_u, tail_u = (
-        sp.IndexedBase(name, real=True)[index]
-        for name in ("slope_u", "spread_u", "skewed_u", "tail_u")
-    )
-    ratio = tidy(third / second)
+    ratio = stable(tidy(third / second), one)
+    width = root(tidy((fourth + 2 * second**2) / second), one)
+    of_spread = [
+        Definition("spread", spread, width, "√(V₁/κ₂) of t alone"),
+        Definition("spread_u", spread_u, spread * u[index], "times u"),
+        Definition("tail_u", tail_u, scaled_u * spread_u, "standard deviation of s²"),
+    ]
+    if (ratio / width).is_number:  # s and s² are correlated perfectly
+        of_slope = []
+        skewed = ratio / width * tail_u
+    else:
+        bend = slope if ratio.has(sp.Indexed) else ratio
+        of_slope = [
+            Definition("slope", slope, ratio, "∂ log Var(t)/∂h, so that κ₃ = κ₂ slope"),
+            Definition("slope_u", slope_u, bend * u[index], "times u"),
+        ]
+        skewed = scaled_u * slope_u
+    values = {
+        "asymmetry": (skewed_u * scaled_u, "κ₃ u³"),
+        "variance_of_target": (tail_u**2, "its V₁"),
+        "information_v": (scaled_v**2, "its square"),
+        "mixed": (skewed_u * scaled_v, "κ₃ u² v"),
+    }
+    rest = [Definition(name, _line(name), *value) for name, value in values.items()]
     return [
         Definition("deviation", deviation, root(second, one), "standard deviation of t"),
         Definition("scaled_u", scaled_u, deviation * u[index], "standard deviation of s"),
-        Definition("information", information, scaled_u**2, "its square"),
-        Definition("slope", slope, stable(ratio, one), "∂ log Var(t)/∂h, so that κ₃ = κ₂ slope"),
-        Definition("slope_u", slope_u, slope * u[index], "times u"),
-        Definition("skewed_u", skewed_u, scaled_u * slope_u, "third cumulant over scaled u"),
-        Definition("asymmetry", asymmetry, skewed_u * scaled_u, "κ₃ u³"),
-        Definition(
-            "spread",
-            spread,
-            root(tidy((fourth + 2 * second**2) / second), one),
-            "√(V₁/κ₂) of t alone",
-        ),
-        Definition("spread_u", spread_u, spread * u[index], "times u"),
-        Definition("tail_u", tail_u, scaled_u * spread_u, "standard deviation of s²"),
-        Definition("variance_of_target", variance, tail_u**2, "its V₁"),
+        Definition("information", _line("information"), scaled_u**2, "its square"),
+        *of_spread,
+        *of_slope,
+        Definition("skewed_u", skewed_u, skewed, "third cumulant over scaled u"),
+        *rest[:2],
         Definition("scaled_v", scaled_v, deviation * v[index], "standard deviation of w"),
-        Definition("information_v", information_v, scaled_v**2, "its square"),
-        Definition("mixed", mixed, skewed_u * scaled_v, "κ₃ u² v"),
+        *rest[2:],
     ]
+
+
+def _line(name):
+    return sp.IndexedBase(name, real=True)[index]
 
 
 def root(expression: sp.Expr, one: Target) -> sp.Expr:

@@ -43,7 +43,7 @@ QUANTITIES = {
 mean_of = {u: sp.Symbol("mean_u", real=True), v: sp.Symbol("mean_v", real=True)}
 centred = {u: sp.IndexedBase("centred_u", real=True), v: sp.IndexedBase("centred_v", real=True)}
 excess = sp.IndexedBase("excess", real=True)
-_second_moment, _fisher = sp.symbols("second_moment fisher", real=True)
+second_moment, fisher = sp.symbols("second_moment fisher", real=True)
 
 
 def in_cumulants(family: Family) -> dict[str, sp.Expr]:
@@ -164,19 +164,19 @@ def _centred_program(family, raw):
     fourth = total(family, p * centred_u**4)
     mixed = total(family, p * centred_u**2 * centred_v)
     squares = _replace_linear(
-        about_mean["variance_score_squared"], fourth, spread + _second_moment**2
+        about_mean["variance_score_squared"], fourth, spread + second_moment**2
     )
     product = _replace_linear(about_mean["covariance"], mixed, joint)
     same = normal(about_mean["fisher"] - second) == 0
-    name_of_second = _fisher if same else _second_moment
-    in_second = {second: name_of_second, _second_moment: name_of_second}
+    name_of_second = fisher if same else second_moment
+    in_second = {second: name_of_second, second_moment: name_of_second}
     program = [
         softmax(family),
         *_centring(family, u),
         _quantity("fisher", about_mean["fisher"]),
     ]
     if not same:
-        program.append(Definition("second_moment", _second_moment, second, "Σ p ũ²"))
+        program.append(Definition("second_moment", second_moment, second, "Σ p ũ²"))
     program += [
         Definition(
             "excess",
@@ -195,7 +195,7 @@ def _centred_program(family, raw):
 
 def _in_factors(expression):
     """Return a polynomial in a sum's square with factors as coefficients, 2n(n − 1) S²."""
-    collected = sp.collect(sp.expand(expression), (_second_moment, _fisher), evaluate=False)
+    collected = sp.collect(sp.expand(expression), (second_moment, fisher), evaluate=False)
     return sp.Add(*(sp.factor(c) * power for power, c in collected.items()))
 
 

@@ -75,6 +75,16 @@ class Others(AxisFunction):
         return rf"\sum_{{j \neq i}} {term}"
 
 
+class Pairs(AxisFunction):
+    """Sum of the products of an indexed expression at any two outputs, Σ_{i<j} x_i x_j."""
+
+    def _latex(self, printer):
+        (term,) = self.args
+        other = term.xreplace({index: sp.Symbol("j")})
+        one, two = (printer.parenthesize(x, 50) for x in (term, other))
+        return rf"\sum_{{i < j}} {one} {two}"
+
+
 class Cosine(sp.Function):
     """x/r, the entry of a unit vector; a given value where r = 0."""
 

@@ -2,7 +2,7 @@
 
 Scores of independent targets add up, so that cumulants do. With I_j and V₁ⱼ of target j,
 
-    V₁ = Σ_j V₁ⱼ + 2 Σ_j I_j Σ_{k≠j} I_k,
+    V₁ = Σ_j V₁ⱼ + 4 Σ_{j<k} I_j I_k,
 
 a sum of terms that are never negative, in O(m).
 """
@@ -17,7 +17,7 @@ import sympy as sp
 from fimsym.derivation import one_parameter, target, two_parameters
 from fimsym.derivation.functions import exact
 from fimsym.derivation.normal import Definition, unroll
-from fimsym.derivation.symbols import Others, axis, directions, index, naturals, total, u, v
+from fimsym.derivation.symbols import Pairs, axis, directions, index, naturals, total, u, v
 from fimsym.errors import UnsupportedError
 from fimsym.families import Family
 
@@ -45,11 +45,10 @@ def program(family: Family, readable: bool = False) -> list[Definition]:
 
 def _sums(family):
     information, asymmetry, variance, information_v, mixed = (symbol(name) for name in MEANINGS)
-    across = information * Others(information)
     return [
         quantity("fisher", total(family, information)),
         quantity("third", total(family, asymmetry)),
-        quantity("variance_score_squared", total(family, variance) + 2 * total(family, across)),
+        quantity("variance_score_squared", total(family, variance) + 4 * Pairs(information)),
         quantity("variance_negative_hessian", total(family, information_v)),
         quantity("covariance", -total(family, mixed)),
     ]
@@ -175,10 +174,10 @@ def _sums_multiplied(node):
 
 
 def in_sums(expression: sp.Expr, family: Family) -> sp.Expr:
-    """Write Σ_{j≠i} x_j as Σ_j x_j − x_i."""
+    """Write Σ_{i<j} x_i x_j as half of (Σ x)² − Σ x²."""
     return expression.replace(
-        lambda node: isinstance(node, Others),
-        lambda node: total(family, node.args[0]) - node.args[0],
+        lambda node: isinstance(node, Pairs),
+        lambda node: (total(family, node.args[0]) ** 2 - total(family, node.args[0] ** 2)) / 2,
     )
 
 

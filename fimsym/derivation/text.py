@@ -139,6 +139,9 @@ class TextPrinter(StrPrinter):
     def _print_Others(self, expr):
         return f"Σ_(j≠i)({self._print(expr.args[0]).replace('_i', '_j')})"
 
+    def _print_Pairs(self, expr):
+        return f"Σ_(i<j)({self._pair(expr)})"
+
     def _print_LargestPair(self, expr):
         return f"max_(i≠j)({self._pair(expr)})"
 

@@ -1,21 +1,23 @@
 """What every generated evaluator shares: checks, result types and careful arithmetic."""
 
 from fimsym.runtime.arithmetic import (
-    balance,
     cosine,
     fill,
     largest_pair,
     log1mexp,
     norm,
     others,
+    pairs,
+    rest,
     rounded_up,
     smallest_pair,
     softplus,
     sum_of_products,
     tanh_half,
+    total,
     two_largest,
 )
-from fimsym.runtime.blocks import at, in_blocks, weighted_sum
+from fimsym.runtime.blocks import at, in_blocks, rows
 from fimsym.runtime.columns import (
     Layout,
     checked,
@@ -45,13 +47,14 @@ from fimsym.runtime.matrices import (
     whitening,
 )
 from fimsym.runtime.results import Bounds, Moments, outward
+from fimsym.runtime.sums import Weights, weighted_sum, weights
 
 __all__ = [
     "Bounds",
     "Layout",
     "Moments",
+    "Weights",
     "at",
-    "balance",
     "checked",
     "columns",
     "components",
@@ -75,12 +78,16 @@ __all__ = [
     "norm",
     "others",
     "outward",
+    "pairs",
     "relative_rounding",
+    "rest",
     "rounded_up",
+    "rows",
     "smallest_pair",
     "softplus",
     "sum_of_products",
     "tanh_half",
+    "total",
     "two_largest",
     "unit_directions",
     "unit_scores",
@@ -88,6 +95,7 @@ __all__ = [
     "vector_and_triangle",
     "vector_column",
     "weighted_sum",
+    "weights",
     "whiten",
     "whitening",
 ]

@@ -12,22 +12,9 @@ def two_largest(h: Tensor) -> tuple[Tensor, Tensor]:
     return order[..., :1, :], order[..., 1:, :]
 
 
-def balance(h: Tensor, top: Tensor | None = None, second: Tensor | None = None) -> Tensor:
-    """Return softmax(h) with the largest entry less the second, and zero for the second.
-
-    The difference is accurate relative to itself, however close the two are.
-
-    Args:
-        h: [*batch, output, 1].
-        top: Position of the largest output, [*batch, 1, 1], if it is known.
-        second: That of the second, if it is known.
-    """
-    if top is None or second is None:
-        top, second = two_largest(h)
-    probability = torch.softmax(h, dim=-2)
-    gap = torch.take_along_dim(h, second, dim=-2) - torch.take_along_dim(h, top, dim=-2)
-    lead = -torch.expm1(gap) * torch.take_along_dim(probability, top, dim=-2)
-    return probability.scatter(-2, top, lead).scatter(-2, second, torch.zeros_like(lead))
+def rest(values: Tensor, top: Tensor, second: Tensor, value: float = 0.0) -> Tensor:
+    """Return values with another one at the positions of two outputs."""
+    return values.scatter(-2, top, value).scatter(-2, second, value)
 
 
 def others(values: Tensor) -> Tensor:
@@ -44,6 +31,14 @@ def others(values: Tensor) -> Tensor:
     return (total - values).scatter(-2, largest, rest)
 
 
+def pairs(values: Tensor) -> Tensor:
+    """Return Σ_{i<j} x_i x_j over outputs, [*batch, 1, param], without a difference."""
+    if values.shape[-2] == 1:
+        return torch.zeros_like(values)
+    before = values.cumsum(dim=-2)[..., :-1, :]
+    return total(before * values[..., 1:, :])
+
+
 def rounded_up(value: Tensor, size: Tensor) -> Tensor:
     """Return an upper bound raised by the rounding of a sum of terms of that total size."""
     return value + 32 * torch.finfo(value.dtype).eps * size
@@ -54,8 +49,14 @@ def fill(value: float | Tensor, *likes: Tensor) -> Tensor:
 
     Where one of `likes` is not finite the result is not either, as if it had been used.
     """
-    zeros = [(like * 0).sum(dim=-2, keepdim=True) for like in likes]
-    return sum(zeros[1:], zeros[0]) + value
+    zeros = [total(like * 0) for like in likes]
+    found = sum(zeros[1:], zeros[0])
+    return found if not isinstance(value, Tensor) and value == 0 else found + value
+
+
+def total(values: Tensor) -> Tensor:
+    """Return Σ_i x_i over outputs, [*batch, 1, param]."""
+    return values if values.shape[-2] == 1 else values.sum(dim=-2, keepdim=True)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -87,8 +88,15 @@ def cosine(x: Tensor, r: Tensor, at_zero: float) -> Tensor:
     return torch.where(zero, at_zero, x / torch.where(zero, 1.0, r))
 
 
-def sum_of_products(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Return a b + c d with one rounding, however much it cancels (Dekker, Knuth)."""
+def sum_of_products(
+    a: Tensor, b: Tensor, c: Tensor, d: Tensor, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Return a b + c d with one rounding, however much it cancels (Dekker, Knuth).
+
+    In float64 the products of what was given in float32, `dtype`, are exact as they are.
+    """
+    if dtype == torch.float32 and a.dtype == torch.float64:
+        return torch.addcmul(a * b, c, d)
     first, first_error = exact_product(a, b)
     second, second_error = exact_product(c, d)
     total = first + second

@@ -8,6 +8,7 @@ compiled is one graph: there the whole call is one block.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +17,16 @@ import torch
 from torch import Tensor
 
 from fimsym.runtime.columns import require_finite_results
+from fimsym.runtime.threads import shared, within
 
 ENTRIES = 2**18
-"""Entries of u in a block for each thread: a few such tensors fit into the second and third
-levels of cache, and the cost of calling torch is small beside them."""
+"""Entries of u in a block: a few such tensors fit into the second and third levels of cache,
+and the cost of calling torch is small beside them."""
 
 _NARROWEST = 64
 """Fewest parameters that a block is cut down to: rows of whole cache lines."""
-_LONGEST = 512
-"""Most outputs whose weighted sum is left to a matrix product, which adds them up in order."""
-
+_LARGEST = 2**21
+"""Most entries of a block that is computed at the same time as others."""
 _FEW = 2**14
 """Entries below which the number of calls of torch decides."""
 _RETAINED = 2**24
@@ -70,13 +71,13 @@ def _may_be_cut(directions, columns) -> bool:
     if not torch.is_grad_enabled():
         return True
     flat = itertools.chain(directions, *(c if isinstance(c, tuple) else (c,) for c in columns))
-    return not any(x.requires_grad for x in flat)
+    return not any(isinstance(x, Tensor) and x.requires_grad for x in flat)
 
 
 def _chunks(shape: torch.Size) -> torch.Size:
     """Return the shape of the blocks of u: whole rows of parameters, then of the batch."""
     *batch, outputs, params = shape
-    room = max(1, torch.get_num_threads() * ENTRIES // max(1, outputs))
+    room = max(1, within() * ENTRIES // max(1, outputs))
     if math.prod(shape) <= room * outputs:
         return shape
     sizes = []
@@ -91,29 +92,32 @@ def _each(dtype, block, columns, directions, chunks) -> list[Tensor]:
     # The C library returns freed memory to the system, which zeroes it page by page when it is
     # asked for again, unless a larger piece has been freed before.
     torch.empty(_RETAINED, dtype=torch.uint8)
-    *batch, _, params = directions[0].shape
-    values: list[Tensor] = []
-    targets: list[Sequence[Tensor]] = []
-    for rows in _regions(batch, chunks[:-2]):
+    shape = directions[0].shape
+    regions = list(_regions((*shape[:-2], shape[-1]), (*chunks[:-2], chunks[-1])))
+    each = functools.partial(shared, tensors=directions) if chunks.numel() <= _LARGEST else map
+
+    def compute(region):
+        rows = tuple(cut for cut in region if cut[0] >= 0)
         of_rows = [_of_column(column, rows) for column in columns]
-        pieces = zip(*(_part(x, rows).split(chunks[-1], -1) for x in directions), strict=True)
-        for place, piece in enumerate(pieces):
-            found = block(*of_rows, *piece)
-            if found[0].requires_grad:  # through a constant of the family
-                return [value.squeeze(-2).to(dtype) for value in block(*columns, *directions)]
-            if not values:
-                values = [x.new_empty((*batch, 1, params), dtype=dtype) for x in found]
-            if place == 0:
-                targets = [_part(value, rows).split(chunks[-1], -1) for value in values]
-            for target, part in zip(targets, found, strict=True):
-                target[place].copy_(part)
+        return block(*of_rows, *(_part(direction, region) for direction in directions))
+
+    values: list[Tensor] = []
+    for region, found in zip(regions, each(compute, regions), strict=True):
+        if found[0].requires_grad:  # through a constant of the family
+            return [value.squeeze(-2).to(dtype) for value in block(*columns, *directions)]
+        if not values:
+            values = [x.new_empty((*shape[:-2], 1, shape[-1]), dtype=dtype) for x in found]
+        for value, part in zip(values, found, strict=True):
+            _part(value, region).copy_(part)
     return [value.squeeze(-2) for value in values]
 
 
 def _regions(sizes: Sequence[int], chunks: Sequence[int]) -> Iterator[Region]:
+    """Yield the pieces of a batch and of its parameters, the last of the sizes."""
+    axes = (*range(len(sizes) - 1), -1)
     cut = [
         [(axis, start, min(chunk, size - start)) for start in range(0, size, chunk)]
-        for axis, (size, chunk) in enumerate(zip(sizes, chunks, strict=True))
+        for axis, size, chunk in zip(axes, sizes, chunks, strict=True)
         if chunk < size
     ]
     return itertools.product(*cut)
@@ -128,38 +132,42 @@ def _part(tensor: Tensor, region: Region) -> Tensor:
 def _of_column(column, region: Region):
     if isinstance(column, Tensor):
         return _part(column, region)
-    return type(column)(*(_part(part, region) for part in column))
+    if isinstance(column, tuple):
+        return type(column)(*(_of_column(part, region) for part in column))
+    return column
 
 
 def at(values: Tensor, place: Tensor) -> Tensor:
     """Return the entries of `values` [*batch, output, param] at one output each, [*batch, 1, 1]."""
+    return rows(values, place)[0]
+
+
+def rows(values: Tensor, *places: Tensor) -> list[Tensor]:
+    """Return the entries of `values` at each of several outputs, each [*batch, 1, param]."""
     if values.device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.take_along_dim(values, place, dim=-2)
-    if values.numel() < _FEW:
-        return values.gather(-2, place.expand(*place.shape[:-1], values.shape[-1]))
+        return [torch.take_along_dim(values, place, dim=-2) for place in places]
+    width = values.shape[-1]
+    if values.numel() < _FEW or width == 1:
+        return [values.gather(-2, place.expand(*place.shape[:-1], width)) for place in places]
     # The same without an index for every parameter.
-    batch = place.shape[:-2]
-    if not batch:
-        return values.index_select(-2, place.flatten())
-    index = place.squeeze(-1)
+    if values.ndim == 2:
+        try:
+            return [values.narrow(-2, int(place), 1) for place in places]
+        except RuntimeError:  # inside vmap
+            return [values.index_select(-2, place.flatten()) for place in places]
+    sizes = values.shape[:-2]
+    if _rows_follow(values):
+        first = torch.arange(0, values.shape[:-1].numel(), values.shape[-2])
+        index = torch.cat([first + place.flatten() for place in places])
+        found = values.view(-1, width).index_select(0, index).view(-1, *sizes, 1, width)
+        return list(found.unbind())
     grid = [
-        torch.arange(size).view(-1, *[1] * (len(batch) - axis)) for axis, size in enumerate(batch)
+        torch.arange(size).view(-1, *[1] * (len(sizes) - axis)) for axis, size in enumerate(sizes)
     ]
-    return values[(*grid, index)]
+    return [values[(*grid, place.squeeze(-1))] for place in places]
 
 
-def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """Return Σ_i w_i x_i over outputs, [*batch, 1, param].
-
-    A matrix product needs no temporary; it is taken where it is as accurate as the sum.
-    """
-    if (
-        values.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or weights.dtype != values.dtype
-        or values.shape[-2] > _LONGEST
-        or torch.get_float32_matmul_precision() != "highest"
-        or torch.is_autocast_enabled("cpu")
-    ):
-        return (weights * values).sum(dim=-2, keepdim=True)
-    return weights.mT @ values
+def _rows_follow(values: Tensor) -> bool:
+    """Tell whether the rows of parameters are equally far apart in memory."""
+    sizes, strides = values.shape, values.stride()
+    return all(strides[n] == sizes[n + 1] * strides[n + 1] for n in range(values.ndim - 2))
