@@ -269,5 +269,5 @@ for name, formula in theorem.items():
     derivation.prove(inlined(derivation.program, name), formula, name)
 source = fimsym.generate(spec)
 assert source == inspect.getsource(fimsym.evaluator(spec))
-assert "variance_score_squared = 2 * fisher**2" in source
+assert "variance_score_squared = 2 * fisher.square()" in source
 assert all(proof.residual == 0 for proof in derivation.proofs)

