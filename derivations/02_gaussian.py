@@ -32,8 +32,9 @@ from fimsym.derivation.cumulants import cumulant, directional
 from fimsym.derivation.moments import central_moment_of_one
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import constants, index, labels, total, u, v
+from fimsym.laws import law
 from fimsym.report import plots
-from fimsym.validation import law, montecarlo
+from fimsym.validation import montecarlo
 
 # %% [markdown]
 # ## The law
@@ -268,5 +269,5 @@ for name, formula in theorem.items():
     derivation.prove(inlined(derivation.program, name), formula, name)
 source = fimsym.generate(spec)
 assert source == inspect.getsource(fimsym.evaluator(spec))
-assert "variance_score_squared = 2 * fisher**2" in source
+assert "variance_score_squared = 2 * fisher.square()" in source
 assert all(proof.residual == 0 for proof in derivation.proofs)

@@ -32,8 +32,9 @@ import fimsym
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import h, index, total, u
 from fimsym.families import Theorem
+from fimsym.laws import law
 from fimsym.report import plots
-from fimsym.validation import law, montecarlo, output
+from fimsym.validation import montecarlo, output
 
 # %% [markdown]
 # ## On paper

@@ -29,8 +29,9 @@ import torch
 import fimsym
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import constants, h, index, probability, total, u, v
+from fimsym.laws import law
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation import law, montecarlo, output
+from fimsym.validation import montecarlo, output
 from fimsym.validation.validate import judge
 
 # %% [markdown]

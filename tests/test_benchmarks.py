@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,18 @@ from rich.console import Console
 from torch import nn
 
 import fimsym
-from benchmarks import contenders, goals, isolation, measure, networks, peers, scaling, table, truth
+from benchmarks import (
+    contenders,
+    coverage,
+    goals,
+    isolation,
+    measure,
+    networks,
+    peers,
+    scaling,
+    table,
+    truth,
+)
 from benchmarks.__main__ import chosen, main
 from benchmarks.contenders import ALL, OURS, UNIT
 from benchmarks.measure import Result, Settings
@@ -237,3 +249,26 @@ def test_unknown_parts_are_refused_with_a_suggestion():
     result = CliRunner().invoke(main, ["--only", "mpl"])
     assert result.exit_code == 1
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", coverage.MODULES)
+def test_every_kind_of_module_is_right_and_a_wrong_diagonal_is_seen(name):
+    shape, make = coverage.MODULES[name]
+    case = networks.Case(name, name, "categorical", coverage.INPUTS, shape, 3, make)
+    prepare = coverage.contenders()["fimsym"]
+    inputs = coverage.inputs_of(name)
+    assert coverage.verdict(case, inputs, prepare(case)) == "right"
+
+    def half(model):
+        run = prepare(case)(model)
+        return lambda batches: {key: value / 2 for key, value in run(batches).items()}
+
+    assert coverage.verdict(case, inputs, half) == "wrong"
+
+
+def test_the_comparison_page_has_every_kind_of_module():
+    page = (Path(__file__).parent.parent / "docs/comparison.md").read_text()
+    head = f"| {' | '.join(['module', *coverage.contenders()])} |"
+    assert head in page
+    for name in coverage.MODULES:
+        assert f"\n| {name} | right | " in page

@@ -24,7 +24,10 @@ held_out = torch.arange(len(labels)) % 4 == 0
 def task(first):
     """Images and labels 0 to 4 of five digits: for training, then held out."""
     own = (labels >= first) & (labels < first + 5)
-    return [(images[own & part], labels[own & part] - first) for part in (~held_out, held_out)]
+    return [
+        (images[own & part], labels[own & part] - first)
+        for part in (~held_out, held_out)
+    ]
 
 
 def train(model, data, penalty=lambda model: 0.0, steps=400):
@@ -52,9 +55,13 @@ result = fimsym.analyze(model, first[0], family="categorical", progress=False)
 print(result)
 for group in result.groups:
     names, n = group.parameters, result.inputs
-    variance = sum(float((result.variance_score_squared[name] / n).sum()) for name in names)
+    variance = sum(
+        float((result.variance_score_squared[name] / n).sum()) for name in names
+    )
     size = sum(float(result.fisher[name].square().sum()) for name in names)
-    print(f"layer {group.name}: one label per image gives it to {(variance / size) ** 0.5:.0%}")
+    print(
+        f"layer {group.name}: one label per image gives it to {(variance / size) ** 0.5:.0%}"
+    )
 
 # %% The second task, with penalties of several strengths
 print(f"{'λ':>8} {'first task':>11} {'second task':>12}")

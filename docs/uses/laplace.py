@@ -54,15 +54,26 @@ def score(rows, targets, of_weights):
 
 
 # %% Held-out rows as they are, and the same rows moved away from the data
-print(f"σ = {sigma:.2f}; {'rows':<20} {'√Var f':>7} {'log-likelihood':>15} {'with Var f = 0':>15}")
+print(
+    f"σ = {sigma:.2f}; {'rows':<20} {'√Var f':>7} {'log-likelihood':>15} {'with Var f = 0':>15}"
+)
 deviations, gains = [], []
-for words, factor in (("held out", 1), ("twice as far out", 2), ("four times as far", 4)):
+for words, factor in (
+    ("held out", 1),
+    ("twice as far out", 2),
+    ("four times as far", 4),
+):
     rows = factor * x[test]
     of_weights = variance(rows, prior=1.0).detach()
     deviations.append(float(of_weights.mean().sqrt()))
-    with_laplace, without = score(rows, y[test], of_weights), score(rows, y[test], 0 * of_weights)
+    with_laplace, without = (
+        score(rows, y[test], of_weights),
+        score(rows, y[test], 0 * of_weights),
+    )
     gains.append(with_laplace - without)
-    print(f"{'':10}{words:<20} {deviations[-1]:7.2f} {with_laplace:15.3f} {without:15.3f}")
+    print(
+        f"{'':10}{words:<20} {deviations[-1]:7.2f} {with_laplace:15.3f} {without:15.3f}"
+    )
 
 # %% It is less sure away from the data, and better for it
 print(

@@ -47,7 +47,9 @@ def descend(rate, damping=None, steps=60):
                 input_variance=False,
             )  # fmt: skip
         with torch.no_grad():
-            for (name, p), gradient in zip(model.named_parameters(), gradients, strict=True):
+            for (name, p), gradient in zip(
+                model.named_parameters(), gradients, strict=True
+            ):
                 scale = 1 if damping is None else result.fisher[name] + damping
                 p -= rate * gradient / scale
     accuracy = float((model(x[test]).argmax(1) == y[test]).double().mean())
@@ -60,7 +62,10 @@ runs = {
     "natural": [descend(rate, damping=1e-3) for rate in (0.03, 0.1, 0.3)],
 }
 best = {name: min(found, key=lambda run: run[0][-1]) for name, found in runs.items()}
-print(f"{'training loss after':<20}" + "".join(f"{step:>8}" for step in (0, 5, 10, 20, 40, 59)))
+print(
+    f"{'training loss after':<20}"
+    + "".join(f"{step:>8}" for step in (0, 5, 10, 20, 40, 59))
+)
 for name, (losses, accuracy) in best.items():
     shown = "".join(f"{losses[step]:8.4f}" for step in (0, 5, 10, 20, 40, 59))
     print(f"{name:<20}{shown}   held-out accuracy {accuracy:.1%}")
