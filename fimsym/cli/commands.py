@@ -13,6 +13,7 @@ import click
 
 from fimsym import __version__
 from fimsym.cli.analyze import analyze_command
+from fimsym.cli.reproduce import reproduce_command
 from fimsym.errors import FimsymError, SpecError
 
 
@@ -47,6 +48,7 @@ def main() -> None:
 
 
 main.add_command(analyze_command)
+main.add_command(reproduce_command)
 
 
 @main.command("families")
