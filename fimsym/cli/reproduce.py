@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fimsym import __version__
+
 if TYPE_CHECKING:
     from fimsym.reproduce.record import Record
 
@@ -135,10 +137,10 @@ def _end(
     """Write the files and say what came out."""
     from fimsym.reproduce.record import names, save
 
-    command = "fimsym " + shlex.join(sys.argv[1:])
-    save(output, stem, record, pictures, command)
+    given = record.to_dict("fimsym " + shlex.join(sys.argv[1:]), __version__)
+    text = json.dumps(given, indent=1, ensure_ascii=False, allow_nan=False)
+    save(output, stem, record, pictures, text)
     if as_json:
-        text = json.dumps(record.to_dict(command), indent=2, ensure_ascii=False, allow_nan=False)
         click.echo(text)
         return
     for line in lines:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import fimsym
 from fimsym.errors import DomainError
 from fimsym.report.files import check_writable, draft, write
 
@@ -40,10 +38,10 @@ class Record:
     findings: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
 
-    def to_dict(self, command: str) -> dict[str, Any]:
-        """Return plain data for JSON, with the command and versions."""
+    def to_dict(self, command: str, version: str) -> dict[str, Any]:
+        """Return plain data for JSON, with the command and versions, of fimsym too."""
         versions = {name: metadata.version(name) for name in _PACKAGES}
-        versions |= {"fimsym": fimsym.__version__, "python": platform.python_version()}
+        versions |= {"fimsym": version, "python": platform.python_version()}
         return {
             "figure": self.figure,
             "command": command,
@@ -90,9 +88,7 @@ def names(pictures: Sequence[str], stem: str) -> list[str]:
     return [*drawn, f"{stem}.csv", f"{stem}.json"]
 
 
-def save(
-    folder: Path, stem: str, record: Record, pictures: Mapping[str, Any], command: str
-) -> None:
+def save(folder: Path, stem: str, record: Record, pictures: Mapping[str, Any], text: str) -> None:
     """Write a figure's numbers and pictures, each file whole or not at all.
 
     Args:
@@ -100,7 +96,7 @@ def save(
         stem: Name of the files of numbers, without a suffix.
         record: The numbers.
         pictures: Figures of matplotlib by name.
-        command: What was typed.
+        text: The numbers as JSON.
     """
     from fimsym.reproduce.drawing import style
 
@@ -110,5 +106,4 @@ def save(
                 with draft(folder / f"{name}.{suffix}") as place:
                     picture.savefig(place, format=suffix, metadata=given)
     write(folder / f"{stem}.csv", record.to_csv())
-    text = json.dumps(record.to_dict(command), indent=1, ensure_ascii=False, allow_nan=False)
     write(folder / f"{stem}.json", text + "\n")
