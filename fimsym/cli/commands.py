@@ -16,6 +16,7 @@ from fimsym.cli.analyze import analyze_command
 from fimsym.cli.audit import audit_command
 from fimsym.cli.estimate import estimate_command
 from fimsym.cli.plan import plan_command
+from fimsym.cli.reproduce import reproduce_command
 from fimsym.errors import FimsymError, SpecError
 
 
@@ -53,6 +54,7 @@ main.add_command(analyze_command)
 main.add_command(audit_command)
 main.add_command(estimate_command)
 main.add_command(plan_command)
+main.add_command(reproduce_command)
 
 
 @main.command("families")
