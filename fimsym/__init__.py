@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fimsym.engine import Analysis, analyze
     from fimsym.generated import evaluator
     from fimsym.runtime import Bounds, Moments
-    from fimsym.validation import Validation, validate
+    from fimsym.validation import Validation, validate, validate_model
 
 __version__ = "0.1.0"
 
@@ -43,6 +43,7 @@ _LAZY = {
     "analyze": "fimsym.engine",
     "Analysis": "fimsym.engine",
     "validate": "fimsym.validation",
+    "validate_model": "fimsym.validation",
     "Validation": "fimsym.validation",
 }
 
@@ -72,6 +73,7 @@ __all__ = [
     "generate",
     "load_family",
     "validate",
+    "validate_model",
 ]
 
 

@@ -97,7 +97,7 @@ def analyze_command(
 
         torchrun --nproc-per-node 4 -m fimsym analyze …
     """
-    from fimsym.cli.sources import load_data, load_model
+    from fimsym.cli.sources import load_data, load_model, read_constants
     from fimsym.engine import analyze
     from fimsym.engine.distributed import launched, launched_rank
     from fimsym.families.file import read
@@ -107,7 +107,7 @@ def analyze_command(
     if output is not None and first:
         check_writable(output)
     asked = "all" if quantities == "all" else tuple(q.strip() for q in quantities.split(","))
-    given: dict[str, Any] = _constants(constants)
+    given: dict[str, Any] = read_constants(constants)
     network, inputs, spec = load_model(model, weights), load_data(data), read(family)
     with launched(_device(device, network)) as place:
         try:
@@ -181,16 +181,3 @@ def _device(name: str | None, network: torch.nn.Module) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise SpecError(f"--device must be cpu, cuda or cuda:N; got {name!r}.") from None
-
-
-def _constants(given: tuple[str, ...]) -> dict[str, float]:
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            equals = ""
-        if not (name and equals):
-            raise SpecError(f"expected --constant NAME=VALUE with a number; got {text!r}.")
-    return found

@@ -33,13 +33,16 @@ class InverseGaussian(distributions.Distribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw labels by the transformation of Michael, Schucany and Haas (1976)."""
         shape = self._extended_shape(torch.Size(sample_shape))
+        dtype = self._mean.dtype
+        return self.transformed(torch.randn(shape, dtype=dtype), torch.rand(shape, dtype=dtype))
+
+    def transformed(self, normal: Tensor, uniform: Tensor) -> Tensor:
+        """Return the labels made of standard normal and uniform numbers, [*sample, *batch]."""
         with torch.no_grad():
-            mean = self._mean.expand(shape)
-            x = torch.randn(shape, dtype=mean.dtype).square() * mean / (2 * self._shape)
+            x = normal.square() * self._mean / (2 * self._shape)
             # The smaller root of a quadratic with product 1, without its cancellation.
             root = 1 / (1 + x + (x * (2 + x)).sqrt())
-            smaller = torch.rand(shape, dtype=mean.dtype) * (1 + root) <= 1
-            return mean * torch.where(smaller, root, 1 / root)
+            return self._mean * torch.where(uniform * (1 + root) <= 1, root, 1 / root)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(y)."""
@@ -115,13 +118,16 @@ class Tabulated(distributions.Distribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw nodes by inversion."""
         shape = self._extended_shape(torch.Size(sample_shape))
+        return self.quantile(torch.rand(shape, dtype=self.nodes.dtype))
+
+    def quantile(self, uniform: Tensor) -> Tensor:
+        """Return the nodes at numbers between 0 and 1, [*sample, *batch]."""
         with torch.no_grad():
-            uniform = torch.rand(shape, dtype=self.nodes.dtype)
             per_law = uniform.reshape(-1, self.probabilities[..., 0].numel()).T.contiguous()
             cumulative = self.probabilities.flatten(0, -2).cumsum(-1)
             index = torch.searchsorted(cumulative, per_law * cumulative[:, -1:])
             labels = self.nodes.flatten(0, -2).gather(1, index.clamp(max=cumulative.shape[1] - 1))
-            return labels.T.reshape(shape)
+            return labels.T.reshape(uniform.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return ⟨t(y), h⟩ + log π(y) less the logarithm of its integral."""
