@@ -32,9 +32,9 @@ from fimsym.derivation.cumulants import cumulant, directional
 from fimsym.derivation.moments import central_moment_of_one
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import constants, index, labels, total, u, v
-from fimsym.laws import law
+from fimsym.laws import Law
 from fimsym.report import plots
-from fimsym.validation import montecarlo
+from fimsym.validation.montecarlo import Derivatives, estimators
 
 # %% [markdown]
 # ## The law
@@ -193,14 +193,14 @@ derivation.bounds
 # %%
 torch.manual_seed(0)
 h, scale = torch.randn(2, dtype=torch.float64), 0.7
-at = montecarlo.Derivatives(
+at = Derivatives(
     h, *torch.randn(2, 2, 3, dtype=torch.float64)
 )  # u and v of three parameters
-model = law.Law(spec, {"sigma": scale})
+model = Law(spec, {"sigma": scale})
 nodes, weights = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(5))
 labels_at = scale**2 * h + scale * torch.cartesian_prod(nodes, nodes)
 weight = torch.cartesian_prod(weights, weights).prod(-1) / (2 * np.pi)
-first, second = montecarlo.estimators(model, at, labels_at.unsqueeze(1))  # [label, param]
+first, second = estimators(model, at, labels_at.unsqueeze(1))  # [label, param]
 
 # %%
 moments = fimsym.evaluator(spec).moments(h, at.u, at.v, sigma=scale)
@@ -226,11 +226,9 @@ h, size = (
     torch.randn(3, dtype=torch.float64),
     torch.logspace(-3, 3, 40, dtype=torch.float64),
 )
-many = montecarlo.Derivatives(
-    h, torch.randn(3, 40, dtype=torch.float64) * size, torch.zeros(3, 40)
-)
-drawn = law.Law(spec, {}).given(h).sample((2000, 40))
-squared, _ = montecarlo.estimators(law.Law(spec, {}), many, drawn)
+many = Derivatives(h, torch.randn(3, 40, dtype=torch.float64) * size, torch.zeros(3, 40))
+drawn = Law(spec, {}).given(h).sample((2000, 40))
+squared, _ = estimators(Law(spec, {}), many, drawn)
 count = torch.arange(1, 2001, dtype=torch.float64)
 running = squared.cumsum(0) / count[:, None] / fimsym.evaluator(spec).fisher(h, many.u)
 

@@ -32,9 +32,10 @@ import fimsym
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import h, index, total, u
 from fimsym.families import Theorem
-from fimsym.laws import law
+from fimsym.laws import Law
 from fimsym.report import plots
-from fimsym.validation import montecarlo, output
+from fimsym.validation.montecarlo import Derivatives, estimators
+from fimsym.validation.output import random_points
 
 # %% [markdown]
 # ## On paper
@@ -150,13 +151,13 @@ print(inspect.getdoc(module.variance_score_squared))
 # %%
 natural = torch.tensor([-0.5, -0.2], dtype=torch.float64)
 torch.manual_seed(0)
-at = montecarlo.Derivatives(natural, *torch.randn(2, 2, 2, dtype=torch.float64))
+at = Derivatives(natural, *torch.randn(2, 2, 2, dtype=torch.float64))
 speeds = torch.linspace(1e-9, 14, 401, dtype=torch.float64)
 pairs = torch.cartesian_prod(speeds, speeds)
-maxwell = law.Law(spec, {})
+maxwell = Law(spec, {})
 weight = maxwell.log_prob(natural, pairs).exp() * (speeds[1] - speeds[0]) ** 2
 torch.testing.assert_close(weight.sum(), torch.tensor(1.0).double())
-first, second = montecarlo.estimators(maxwell, at, pairs.unsqueeze(1))  # [label, param]
+first, second = estimators(maxwell, at, pairs.unsqueeze(1))  # [label, param]
 
 # %%
 moments = module.moments(natural, at.u, at.v)
@@ -235,16 +236,15 @@ for mistake, change in mistakes.items():
 torch.manual_seed(0)
 drawn = maxwell.given(torch.tensor([-0.5], dtype=torch.float64)).sample((20_000,))
 density = (2 / torch.pi) ** 0.5 * speeds**2 * torch.exp(-(speeds**2) / 2)
-measured = output.measure(spec, 20_000, seed=0)
+validation = fimsym.validate(
+    spec, output_samples=20_000, points=random_points(spec, seed=0), progress=False
+)
+assert validation.agrees
+scores = validation.models[0].scores
 both_sides = {
-    "I": (measured.closed["fisher"], measured.estimates["fisher_score_squared"]),
-    "V₁": [
-        side["variance_score_squared"] for side in (measured.closed, measured.estimates)
-    ],
-    "V₂": [
-        side["variance_negative_hessian"]
-        for side in (measured.closed, measured.estimates)
-    ],
+    "I": scores["fisher_score_squared"],
+    "V₁": scores["variance_score_squared"],
+    "V₂": scores["variance_negative_hessian"],
 }
 
 # %%
@@ -255,9 +255,11 @@ left.hist(
 )
 left.plot(speeds[:150], density[:150], color=plots.COLORS[1], label="Maxwell's density")
 left.set(xlabel="speed y", ylabel="density", xlim=(0, 5))
-for (name, (closed, estimate)), marker in zip(both_sides.items(), "os^", strict=True):
-    error = 2 * estimate.standard_error
-    right.errorbar(closed, estimate.mean, error, fmt=marker, markersize=3, label=name)
+for (name, one), marker in zip(both_sides.items(), "os^", strict=True):
+    error = 2 * one.standard_error
+    right.errorbar(
+        one.closed_form, one.monte_carlo, error, fmt=marker, markersize=3, label=name
+    )
 right.axline((1, 1), slope=1, color="black", linewidth=0.8)
 right.set(xscale="log", yscale="log", xlabel="closed form", ylabel="Monte Carlo")
 for axes in (left, right):

@@ -29,10 +29,10 @@ import torch
 import fimsym
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import constants, h, index, probability, total, u, v
-from fimsym.laws import law
+from fimsym.laws import Law
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation import montecarlo, output
-from fimsym.validation.validate import judge
+from fimsym.validation.montecarlo import Derivatives, estimators
+from fimsym.validation.output import random_points
 
 # %% [markdown]
 # ## Independent targets, once and for all
@@ -222,14 +222,12 @@ points = {
 # %%
 def listed(name, natural, fixed):
     """Compare the evaluator with sums over the listed labels."""
-    at = montecarlo.Derivatives(natural, *torch.randn(2, len(natural), 3).double())
-    model = law.Law(fimsym.family(name), fixed)
+    at = Derivatives(natural, *torch.randn(2, len(natural), 3).double())
+    model = Law(fimsym.family(name), fixed)
     labels = model.support(natural).labels
     weight = model.log_prob(natural, labels).exp()
     found = fimsym.evaluator(name).moments(natural, at.u, at.v, **fixed)
-    one, two = (
-        z - found.fisher for z in montecarlo.estimators(model, at, labels.unsqueeze(1))
-    )
+    one, two = (z - found.fisher for z in estimators(model, at, labels.unsqueeze(1)))
     torch.testing.assert_close(weight @ one, torch.zeros(3).double(), atol=1e-9, rtol=0)
     torch.testing.assert_close(weight @ one**2, found.variance_score_squared)
     torch.testing.assert_close(weight @ two**2, found.variance_negative_hessian)
@@ -246,13 +244,12 @@ for name, (natural, fixed) in points.items():
 # `fimsym validate` uses:
 
 # %%
-reports, tests = judge(
-    [output.measure(fimsym.family(name), 20_000, seed=0) for name in points]
-)
-for report in reports:
-    assert report.agrees
-    worst = max(row.largest_z for row in report.agreement.comparisons)
-    print(f"{report.subject.family:18} agrees, largest |z| {worst:.1f}")
+for name in points:
+    at = random_points(fimsym.family(name), seed=0)
+    found = fimsym.validate(name, output_samples=20_000, points=at, progress=False)
+    assert found.agrees
+    worst = max(row.largest_z for row in found.models[0].comparisons)
+    print(f"{name:18} agrees, largest |z| {worst:.1f}")
 
 # %% [markdown]
 # ## The picture

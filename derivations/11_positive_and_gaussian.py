@@ -31,10 +31,10 @@ from fimsym.derivation.functions import exact
 from fimsym.derivation.letters import Form, Trace
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import directions, index, naturals, read, total, u
-from fimsym.laws import law
+from fimsym.laws import Law
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation import montecarlo, output
-from fimsym.validation.validate import judge
+from fimsym.validation.montecarlo import Derivatives, estimators
+from fimsym.validation.output import random_points
 
 # %% [markdown]
 # ## Exponential
@@ -263,11 +263,9 @@ by_mean, by_lambda
 # %%
 def integrated(name, natural, nodes, weights):
     """Compare the evaluator with a quadrature over the labels of one target."""
-    at = montecarlo.Derivatives(natural, *torch.randn(2, len(natural), 3).double())
+    at = Derivatives(natural, *torch.randn(2, len(natural), 3).double())
     found = fimsym.evaluator(name).moments(natural, at.u, at.v)
-    both = montecarlo.estimators(
-        law.Law(fimsym.family(name), {}), at, nodes[:, None, None]
-    )
+    both = estimators(Law(fimsym.family(name), {}), at, nodes[:, None, None])
     one, two = (values - found.fisher for values in both)
     torch.testing.assert_close(weights @ one**2, found.variance_score_squared)
     torch.testing.assert_close(weights @ two**2, found.variance_negative_hessian)
@@ -287,11 +285,12 @@ integrated("exponential", torch.tensor([-0.7]).double(), nodes / 0.7, weights)
 
 # %%
 laws = (exponential, gaussian, vector, gamma, inverse)
-reports, tests = judge([output.measure(d.family, 20_000, seed=0) for d in laws])
-for report in reports:
-    assert report.agrees
-    worst = max(row.largest_z for row in report.agreement.comparisons)
-    print(f"{report.subject.family:24} agrees, largest |z| {worst:.1f}")
+for derivation in laws:
+    name, points = derivation.family.name, random_points(derivation.family, seed=0)
+    found = fimsym.validate(name, output_samples=20_000, points=points, progress=False)
+    assert found.agrees
+    worst = max(row.largest_z for row in found.models[0].comparisons)
+    print(f"{name:24} agrees, largest |z| {worst:.1f}")
 
 # %% [markdown]
 # ## The picture

@@ -30,8 +30,7 @@ from fimsym.derivation.record import equation
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import directions, h, index, naturals, total, u, v
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation import output
-from fimsym.validation.validate import judge
+from fimsym.validation.output import random_points
 
 # %% [markdown]
 # ## Dirichlet
@@ -157,16 +156,15 @@ for derivation in (beta, dirichlet):
 # differentiation of its $\log p$:
 
 # %%
-reports, tests = judge(
-    [output.measure(d.family, 20_000, seed=0) for d in (beta, dirichlet)]
-)
-for report in reports:
-    assert report.agrees
-    for row in report.agreement.comparisons:
+for derivation in (beta, dirichlet):
+    name, points = derivation.family.name, random_points(derivation.family, seed=0)
+    found = fimsym.validate(name, output_samples=20_000, points=points, progress=False)
+    assert found.agrees
+    for row in found.models[0].comparisons:
         text = (
             f"{row.closed_form:10.4f} {row.monte_carlo:10.4f} ± {row.standard_error:.4f}"
         )
-        print(f"{report.subject.family:10} {row.quantity:27} {text}")
+        print(f"{name:10} {row.quantity:27} {text}")
 
 # %% [markdown]
 # ## The picture

@@ -29,10 +29,10 @@ import fimsym
 from fimsym.derivation.functions import LogBessel
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import directions, index, naturals, total, u, v
-from fimsym.laws import law
+from fimsym.laws import Law
 from fimsym.report.plots import COLORS, STYLE
-from fimsym.validation import montecarlo, output
-from fimsym.validation.validate import judge
+from fimsym.validation.montecarlo import Derivatives, estimators
+from fimsym.validation.output import random_points
 
 # %% [markdown]
 # ## The law
@@ -133,11 +133,11 @@ limits
 # %%
 torch.manual_seed(0)
 natural = torch.tensor([1.2, -0.7], dtype=torch.float64)
-at = montecarlo.Derivatives(natural, *torch.randn(2, 2, 3, dtype=torch.float64))
-model = law.Law(spec, {})
+at = Derivatives(natural, *torch.randn(2, 2, 3, dtype=torch.float64))
+model = Law(spec, {})
 angles = torch.linspace(-torch.pi, torch.pi, 65, dtype=torch.float64)[1:, None]
 weight = model.log_prob(natural, angles).exp() * 2 * torch.pi / 64
-one, two = montecarlo.estimators(model, at, angles.unsqueeze(1))
+one, two = estimators(model, at, angles.unsqueeze(1))
 found = fimsym.evaluator(spec).moments(natural, at.u, at.v)
 one, two = one - found.fisher, two - found.fisher
 torch.testing.assert_close(weight @ one, torch.zeros(3, dtype=torch.float64))
@@ -146,9 +146,10 @@ torch.testing.assert_close(weight @ two**2, found.variance_negative_hessian)
 torch.testing.assert_close(weight @ (one * two), found.covariance)
 
 # %%
-(report,), tests = judge([output.measure(spec, 20_000, seed=0)])
-assert report.agrees
-for row in report.agreement.comparisons:
+points = random_points(spec, seed=0)
+found = fimsym.validate(spec, output_samples=20_000, points=points, progress=False)
+assert found.agrees
+for row in found.models[0].comparisons:
     sampled = f"{row.monte_carlo:9.4f} ± {row.standard_error:.4f}"
     print(f"{row.quantity:27} {row.closed_form:9.4f} {sampled}")
 

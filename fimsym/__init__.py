@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fimsym.estimation import Estimate, Plan, estimate, plan
     from fimsym.generated import evaluator
     from fimsym.runtime import Bounds, Moments
-    from fimsym.validation import Validation, validate
+    from fimsym.validation import Validation, validate, validate_model
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ _LAZY = {
     "plan": "fimsym.estimation",
     "Plan": "fimsym.estimation",
     "validate": "fimsym.validation",
+    "validate_model": "fimsym.validation",
     "Validation": "fimsym.validation",
 }
 
@@ -86,6 +87,7 @@ __all__ = [
     "load_family",
     "plan",
     "validate",
+    "validate_model",
 ]
 
 

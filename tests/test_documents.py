@@ -91,7 +91,7 @@ def test_readme_shows_the_formulas_as_they_are_derived():
 
 
 def test_readme_shows_the_table_that_validate_prints():
-    from fimsym.validation.page import HEADER, NAMES
+    from fimsym.validation.table import HEADER, NAMES
 
     (table,) = re.findall(r"```text\n(digits, .*?)```", README, re.DOTALL)
     for word in (*HEADER, *NAMES.values()):

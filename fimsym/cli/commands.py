@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ from fimsym.cli.analyze import analyze_command
 from fimsym.cli.audit import audit_command
 from fimsym.cli.estimate import estimate_command
 from fimsym.cli.plan import plan_command
+from fimsym.cli.printing import print_json, print_table
 from fimsym.cli.reproduce import reproduce_command
+from fimsym.cli.validate import validate_command
 from fimsym.errors import FimsymError, SpecError
 
 
@@ -55,6 +55,7 @@ main.add_command(audit_command)
 main.add_command(estimate_command)
 main.add_command(plan_command)
 main.add_command(reproduce_command)
+main.add_command(validate_command)
 
 
 @main.command("families")
@@ -65,7 +66,7 @@ def list_families(as_json: bool) -> None:
 
     specs = [family(name) for name in families()]
     if as_json:
-        _print_json([json.loads(spec.canonical()) for spec in specs])
+        print_json([json.loads(spec.canonical()) for spec in specs])
         return
     laws = [
         (
@@ -77,9 +78,9 @@ def list_families(as_json: bool) -> None:
         )
         for spec in specs
     ]
-    _print_table(("name", "t(y)", "F(h)", "h in", "constants"), laws, "Laws of one target")
+    print_table(("name", "t(y)", "F(h)", "h in", "constants"), laws, "Laws of one target")
     links = [(spec.name, ", ".join(["natural", *(x.name for x in spec.links)])) for spec in specs]
-    _print_table(("name", "links"), links, "What a network may put out")
+    print_table(("name", "links"), links, "What a network may put out")
 
 
 @main.command("derive")
@@ -106,7 +107,7 @@ def derive_command(name: str, style: str, as_json: bool) -> None:
 
     derivation = derive(spec)
     if as_json or style == "json":
-        _print_json(as_dict(derivation))
+        print_json(as_dict(derivation))
     elif style == "latex":
         click.echo(derivation.latex())
     else:
@@ -153,84 +154,6 @@ def generate_command(name: str | None, output: Path | None, everything: bool, ch
         click.echo(codegen.generate(spec), nl=False)
 
 
-@main.command("validate")
-@click.argument("names", nargs=-1, metavar="[NAME_OR_FILE]...")
-@click.option("--all", "everything", is_flag=True, help="Every built-in family, as without names.")
-@click.option(
-    "--samples",
-    default=100_000,
-    show_default=True,
-    help="Labels for each input and parameter of a network.",
-)
-@click.option(
-    "--output-samples",
-    default=1_000_000,
-    show_default=True,
-    help="Labels for each random point and direction.",
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of points, data split, labels.")
-@click.option("--inputs", default=16, show_default=True, help="Held-out inputs per network.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    default=Path("fimsym-validation.html"),
-    show_default=True,
-    help="Where to write the HTML report.",
-)
-@click.option("--no-report", is_flag=True, help="Write no HTML report.")
-def validate_command(
-    names: tuple[str, ...],
-    everything: bool,
-    samples: int,
-    output_samples: int,
-    seed: int,
-    inputs: int,
-    as_json: bool,
-    report: Path,
-    no_report: bool,
-) -> None:
-    """Check closed forms against Monte Carlo.
-
-    Every NAME_OR_FILE is a family or a TOML file that specifies one; without any, all
-    built-in families are checked: their laws at random points, and networks trained on real
-    data. Exit status 1 means that a closed form was rejected.
-    """
-    from fimsym.families.file import read
-    from fimsym.report.files import check_writable, write
-    from fimsym.report.plots import require_matplotlib
-
-    if names and everything:
-        raise SpecError(
-            f"expected families or --all; got {' '.join(names)} and --all. "
-            "Leave out --all, or the names."
-        )
-    families = [read(name) for name in names]
-    if not no_report:
-        require_matplotlib("or pass --no-report")
-        check_writable(report)
-    import torch
-
-    from fimsym.validation import validate
-    from fimsym.validation.page import HEADER, page, row, summary, title
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)  # the arrays are small: more threads would wait for each other
-    result = validate(families, samples, seed, inputs, output_samples, progress=not as_json)
-    if not no_report:
-        write(report, page(result, "fimsym " + shlex.join(sys.argv[1:])))
-    if as_json:
-        _print_json(result.to_dict())
-    else:
-        for model in result.models:
-            _print_table(HEADER, [row(c) for c in model.agreement.comparisons], title(model))
-        verdict = "agreed" if result.agrees else "DISAGREED"
-        click.echo(f"{verdict}: {summary(result)}, {result.seconds:.0f} s")
-        if not no_report:
-            click.echo(f"report: {report}")
-    sys.exit(0 if result.agrees else 1)
-
-
 def _check_generated(stale):
     import difflib
 
@@ -243,28 +166,3 @@ def _check_generated(stale):
         click.echo("generated code is stale; run: make generate", err=True)
         sys.exit(1)
     click.echo("generated code is up to date")
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]], title: str = "") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    for number, name in enumerate(header):
-        numeric = "closed form" in header and 2 <= number < len(header) - 1
-        table.add_column(
-            name,
-            justify="right" if numeric else "left",
-            overflow="fold",
-            no_wrap=name == "name",
-        )
-    for cells in rows:
-        style = "bold red" if "DISAGREES" in cells else None
-        table.add_row(*(cell.replace("[", r"\[") for cell in cells), style=style)
-    console.print(table)

@@ -98,7 +98,7 @@ def opened(
 
     An error inside is printed by the first process alone; all exit with 2.
     """
-    from fimsym.cli.sources import load_data, load_model
+    from fimsym.cli.sources import load_data, load_model, read_constants
     from fimsym.engine.distributed import launched, launched_rank
     from fimsym.families.file import read
     from fimsym.report.files import check_writable
@@ -106,7 +106,7 @@ def opened(
     first = launched_rank() == 0
     if output is not None and first:
         check_writable(output)
-    named: dict[str, Any] = _constants(constants)
+    named: dict[str, Any] = read_constants(constants)
     network, inputs, spec = load_model(model, weights), load_data(data), read(family)
     with launched(_device(device, network)) as place:
         named |= {"link": link, "groups": groups, "max_memory": max_memory}
@@ -134,16 +134,3 @@ def _device(name: str | None, network: torch.nn.Module) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise SpecError(f"--device must be cpu, cuda or cuda:N; got {name!r}.") from None
-
-
-def _constants(given: tuple[str, ...]) -> dict[str, float]:
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            equals = ""
-        if not (name and equals):
-            raise SpecError(f"expected --constant NAME=VALUE with a number; got {text!r}.")
-    return found

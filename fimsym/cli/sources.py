@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
+import re
+import struct
 import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +18,15 @@ from torch import Tensor, nn
 
 from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
 
+if TYPE_CHECKING:
+    from fimsym.families import Family
+    from fimsym.validation.output import Point
+
 _INPUTS, _LABELS = ("inputs", "x", "X"), ("labels", "y", "Y")
+_KINDS = ".npz, .npy, .csv, IDX, .pt or .safetensors"
+_LABEL_COLUMNS = ("labels", "label", "y")
+_IDX = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+"""NumPy's names of the types in an IDX file's header."""
 
 
 def load_model(path: str, weights: Path | None = None) -> nn.Module:
@@ -103,7 +115,9 @@ def load_data(path: Path) -> Any:
     """Return the inputs of a file, or the pair (inputs, labels) if it holds labels too.
 
     ``.npz``, ``.pt`` and ``.safetensors`` hold arrays called inputs (or x) and labels (or y);
-    ``.npy`` one array; ``.csv`` rows of numbers under a header.
+    ``.npy`` one array; ``.csv`` rows of numbers, under a header or not, whose columns called
+    labels, label or y are labels. IDX files are those of MNIST, gzipped or not; their bytes
+    are divided by 255.
 
     Raises:
         DomainError: the file cannot be read, has no inputs, or values are not finite.
@@ -126,7 +140,8 @@ def load_data(path: Path) -> Any:
         shown = rows.nonzero().flatten().tolist()
         raise DomainError(
             f"{path}: inputs must be finite; rows {', '.join(map(str, shown[:10]))}"
-            f"{' and more' if len(shown) > 10 else ''} are not. Drop or impute them."
+            f"{' and more' if len(shown) > 10 else ''} are not, counted from 0. Drop or impute "
+            "them."
         )
     return inputs if labels is None else (inputs, torch.as_tensor(labels))
 
@@ -136,10 +151,107 @@ def _arrays(path: Path) -> dict[str, Any]:
         return dict(_tensors(path))
     try:
         if path.suffix == ".csv":
-            return {"inputs": np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)}
+            return _csv(path)
+        if re.search(r"[.-]idx", path.name):
+            return {"inputs": _idx(path)}
         found = np.load(path, allow_pickle=False)
         return {"inputs": found} if isinstance(found, np.ndarray) else dict(found)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DomainError(f"cannot read {path}: {error}. Expected {_KINDS}.") from None
+
+
+def _csv(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a file, those of labels apart; what is no number becomes NaN."""
+    with path.open(encoding="utf-8") as file:
+        names = [name.strip().strip('"') for name in file.readline().split(",")]
+    header = not all(_is_number(name) for name in names)
+    table = np.genfromtxt(path, delimiter=",", skip_header=int(header), ndmin=2)
+    wanted = [header and name.lower() in _LABEL_COLUMNS for name in names]
+    of_labels = np.array(wanted[: table.shape[1]], bool)
+    if not of_labels.any():
+        return {"inputs": table}
+    labels = table[:, of_labels]
+    return {
+        "inputs": table[:, ~of_labels],
+        "labels": labels[:, 0] if labels.shape[1] == 1 else labels,
+    }
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _idx(path: Path) -> np.ndarray:
+    """Return the array of an IDX file; bytes as numbers from 0 to 1."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX:
+        raise ValueError("it does not begin as an IDX file does")
+    kind, axes = np.dtype(_IDX[content[2]]), content[3]
+    shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
+    values = np.frombuffer(content, kind, offset=4 + 4 * axes)
+    if values.size != np.prod(shape):
+        raise ValueError(f"it should hold {np.prod(shape)} numbers, and holds {values.size}")
+    values = values.reshape(shape)
+    return values / np.float32(255) if kind.itemsize == 1 else values.astype(kind.newbyteorder("="))
+
+
+def load_points(path: Path, family: Family) -> list[Point]:
+    """Return points h, u and v, and values of the constants, from an .npz file.
+
+    h is [point, output] or [output]; u and v have a last axis of directions besides. A constant
+    is an array of its name, one number or one for each point.
+
+    Raises:
+        DomainError: the file cannot be read, or its arrays do not fit together.
+    """
+    from fimsym.validation.montecarlo import Derivatives
+    from fimsym.validation.output import Point
+
+    arrays = _arrays(path)
+    expected = {"h", "u", "v"}
+    constants = {c.name for c in family.constants}
+    if not expected <= set(arrays) or not set(arrays) <= expected | constants:
+        allowed = f", and values of {', '.join(constants)}" if constants else ""
         raise DomainError(
-            f"cannot read {path}: {error}. Expected .npz, .npy, .csv, .pt or .safetensors."
-        ) from None
+            f"{path} holds {', '.join(arrays) or 'nothing'}; expected arrays h, u and v{allowed}."
+        )
+    h, u, v = (torch.as_tensor(arrays[name]).double() for name in ("h", "u", "v"))
+    if h.ndim == 1:
+        h, u, v = h.unsqueeze(0), u.unsqueeze(0), v.unsqueeze(0)
+    if h.ndim != 2 or u.ndim != 3 or u.shape[:2] != h.shape or v.shape != u.shape:
+        raise DomainError(
+            f"{path}: h, u and v have shapes {[list(arrays[n].shape) for n in 'huv']}; expected "
+            "[point, output] and, for u and v, [point, output, direction]."
+        )
+    values = {name: np.broadcast_to(arrays[name], len(h)) for name in constants & set(arrays)}
+    return [
+        Point(
+            family.bind({name: float(of_points[n]) for name, of_points in values.items()}),
+            Derivatives(h[n], u[n], v[n]),
+        )
+        for n in range(len(h))
+    ]
+
+
+def read_constants(given: Iterable[str]) -> dict[str, float]:
+    """Return constants from texts such as ``sigma=0.5``.
+
+    Raises:
+        SpecError: one is not of that form.
+    """
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not (name and equals):
+            raise SpecError(f"expected --constant NAME=VALUE with a number; got {text!r}.")
+    return found

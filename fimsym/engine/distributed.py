@@ -10,6 +10,7 @@ one all-reduce of one float64 vector adds everything up.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import datetime
 import os
@@ -24,6 +25,8 @@ from fimsym.errors import FimsymError, ShapeError
 
 _TIMEOUT = datetime.timedelta(hours=1)
 """How long a process waits for slower ones; a killed one is noticed by torchrun at once."""
+
+_ALONE = contextvars.ContextVar("alone", default=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Ranks:
     """
 
     def __init__(self) -> None:
-        joined = dist.is_available() and dist.is_initialized()
+        joined = dist.is_available() and dist.is_initialized() and not _ALONE.get()
         self.rank = dist.get_rank() if joined else 0
         self.world = dist.get_world_size() if joined else 1
         self._gathered = False
@@ -93,6 +96,7 @@ class Ranks:
         if self.world == 1:
             return share
         shares = self._gather(share)
+        _raise_failures(shares)
         self._check(shares)
         counts = [one.count for one in shares]
         count = sum(counts)
@@ -123,6 +127,19 @@ class Ranks:
             dist.all_reduce(total)
         return total.to(values.device)
 
+    def exchange(self, value: Any) -> list[Any]:
+        """Return what every process gives, in their order.
+
+        Raises:
+            FimsymError: another process failed, or is gone.
+        """
+        if self.world == 1:
+            return [value]
+        shares = self._gather(Share(taken=value))
+        _raise_failures(shares)
+        self._gathered = False
+        return [one.taken for one in shares]
+
     def report(self, error: BaseException) -> None:
         """Tell the other processes that this one has failed, unless they know."""
         if self.world > 1 and not self._gathered:
@@ -148,10 +165,6 @@ class Ranks:
         sums.unpack(vector, count, reference)
 
     def _check(self, shares):
-        failed = [(rank, one.failure) for rank, one in enumerate(shares) if one.failure]
-        if failed:
-            told = "; ".join(f"rank {rank} of {self.world} failed: {why}" for rank, why in failed)
-            raise FimsymError(told)
         size, weight = shares[0].size, shares[0].weight
         for rank, one in enumerate(shares):
             if one.size != size or abs(one.weight - weight) > 1e-6 * abs(weight):
@@ -174,6 +187,13 @@ class Ranks:
             )
 
 
+def _raise_failures(shares: list[Share]) -> None:
+    failed = [(rank, one.failure) for rank, one in enumerate(shares) if one.failure]
+    if failed:
+        told = "; ".join(f"rank {rank} of {len(shares)} failed: {why}" for rank, why in failed)
+        raise FimsymError(told)
+
+
 @contextlib.contextmanager
 def sharing() -> Iterator[Ranks]:
     """Yield the processes that take part; an error in one ends the others with its reason."""
@@ -183,6 +203,16 @@ def sharing() -> Iterator[Ranks]:
     except (Exception, SystemExit) as error:
         ranks.report(error)
         raise
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let this process cover all inputs itself, whatever group it belongs to."""
+    before = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(before)
 
 
 def launched_rank() -> int:

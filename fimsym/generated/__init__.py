@@ -60,6 +60,12 @@ def evaluator(name_or_family: str | Family) -> ModuleType:
         return sys.modules[name]
 
 
+def edited(name_or_family: str | Family) -> bool:
+    """Tell whether a family's module was changed since it was generated."""
+    path = evaluator(name_or_family).__file__
+    return path is None or not _intact(Path(path).read_text(encoding="utf-8"))
+
+
 def _digest(spec: Family) -> str:
     """Return the hash of everything a family's module follows from."""
     return hashlib.sha256(f"{spec.canonical()}\n{_sources()}".encode()).hexdigest()

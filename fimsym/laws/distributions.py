@@ -33,13 +33,16 @@ class InverseGaussian(distributions.Distribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw labels by the transformation of Michael, Schucany and Haas (1976)."""
         shape = self._extended_shape(torch.Size(sample_shape))
+        dtype = self._mean.dtype
+        return self.transformed(torch.randn(shape, dtype=dtype), torch.rand(shape, dtype=dtype))
+
+    def transformed(self, normal: Tensor, uniform: Tensor) -> Tensor:
+        """Return the labels made of standard normal and uniform numbers, [*sample, *batch]."""
         with torch.no_grad():
-            mean = self._mean.expand(shape)
-            x = torch.randn(shape, dtype=mean.dtype).square() * mean / (2 * self._shape)
+            x = normal.square() * self._mean / (2 * self._shape)
             # The smaller root of a quadratic with product 1, without its cancellation.
             root = 1 / (1 + x + (x * (2 + x)).sqrt())
-            smaller = torch.rand(shape, dtype=mean.dtype) * (1 + root) <= 1
-            return mean * torch.where(smaller, root, 1 / root)
+            return self._mean * torch.where(uniform * (1 + root) <= 1, root, 1 / root)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(y)."""

@@ -69,6 +69,12 @@ class Law:
         """A label is a vector of independent targets."""
         return self.family.structure != "matrix" and not self.family.vector
 
+    @property
+    def of_classes(self) -> bool:
+        """A label is one of several classes."""
+        density = self.family.density
+        return density is not None and density.support == "one_hot"
+
     def given(self, outputs: Tensor) -> Any:
         """Return the law of one label for outputs [*batch, output]."""
         law = self._make(self._natural(outputs), self.constants)

@@ -6,6 +6,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ LABELS = {
     "fisher_score_squared": "mean of $\\hat I_1$",
     "fisher_negative_hessian": "mean of $\\hat I_2$",
 }
+
+_SHOWN = 400
+"""Points of a curve of quantiles."""
 
 STYLE: Any = {
     "figure.figsize": (5.2, 3.4),
@@ -81,6 +85,25 @@ def z_histogram(z: Sequence[float], title: str) -> Any:
     axes.set_xlabel("(closed form − Monte Carlo) / standard error")
     axes.set_ylabel("density")
     axes.legend()
+    return figure
+
+
+@_styled
+def z_quantiles(series: Mapping[str, Sequence[float]], title: str) -> Any:
+    """Return a figure of the quantiles of z-scores against those of N(0, 1), one colour each."""
+    figure, axes = _figure(title)
+    reach = 4.0
+    for color, (name, z) in zip(COLORS, series.items(), strict=False):
+        shares = (np.arange(len(z)) + 0.5) / len(z)
+        shown = np.unique(np.linspace(0, len(z) - 1, _SHOWN).round().astype(int))
+        normal = [NormalDist().inv_cdf(share) for share in shares[shown]]
+        values = np.clip(np.sort(np.asarray(z))[shown], -10, 10)
+        reach = max(reach, float(np.abs(values).max()) + 0.25)
+        axes.plot(normal, values, ".", markersize=3, color=color,
+                  label=f"{LABELS.get(name, name)} ({len(z):,})")  # fmt: skip
+    axes.plot([-4, 4], [-4, 4], color="black", linewidth=0.8)
+    axes.set(xlabel="quantile of N(0, 1)", ylabel="quantile of the z-scores", ylim=(-reach, reach))
+    axes.legend(markerscale=3)
     return figure
 
 

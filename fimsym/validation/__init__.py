@@ -1,5 +1,6 @@
 """Is it true? Monte Carlo against closed form, and the verdict."""
 
-from fimsym.validation.validate import Validation, validate
+from fimsym.validation.result import Validation
+from fimsym.validation.validate import validate, validate_model
 
-__all__ = ["Validation", "validate"]
+__all__ = ["Validation", "validate", "validate_model"]

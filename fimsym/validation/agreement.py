@@ -1,18 +1,16 @@
-"""Whether closed forms and Monte Carlo agree, at a family-wise error of 1e-6.
+"""How far closed forms and Monte Carlo are apart, in units of standard errors.
 
 Every parameter and quantity is one test. So is every layer's sum, and every layer's
-scale: the factor by which closed forms c_i would have to be multiplied to fit the
-estimates m_i best, Σ c_i (c_i − m_i)/se_i², which sees a wrong factor where a sum cancels.
-(Where labels cannot be listed se_i is the sample's, which biases the scale's z by a term
-of order 1/√N, a few tenths at the default N, far below the threshold.) A test
-compares a difference with its standard error by Bernstein's inequality,
+scale, Σ c_i (c_i − m_i)/q_i², the factor by which closed forms c_i would have to be multiplied
+to fit the estimates m_i best; it sees a wrong factor where a sum cancels. The q_i are standard
+errors where the law gives them, else sizes of them that closed forms tell: by the sample's own, an
+estimate that is too small by chance would have a large weight by the same chance.
 
-    P(|error| > z·se) ≤ 2 exp(−z²/2 / (1 + z r/3)),     r = largest single effect / se,
-
-which needs no normal limit: a parameter that only rare labels inform cannot raise a false
-alarm. It holds for sums of bounded terms; where labels are unbounded, as a Gaussian's, the
-largest effect that occurred stands for the bound. Bonferroni's correction over all tests
-of a run gives the family-wise error.
+A test's level is Bernstein's bound, which needs no normal limit: a parameter that only rare
+labels inform cannot raise a false alarm. It holds for sums of bounded terms; where labels are
+unbounded, as a Gaussian's, the largest effect that occurred stands for the bound. A sample that
+misses a long tail has too small an estimate of a square, and too small a standard error. So where
+a closed form is the larger one, a parameter's error is scaled up to it.
 """
 
 from __future__ import annotations
@@ -21,45 +19,40 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from fimsym.validation.montecarlo import ESTIMATES, Estimates
+from fimsym.validation.estimates import CLOSED_FORM, ESTIMATES, Estimate
+from fimsym.validation.moments import Array, Mask
+from fimsym.validation.tails import bernstein
 
-FAMILY_WISE_ERROR = 1e-6
-ROUNDING = 1e-9
+_ROUNDING = 1e-9
 """Relative size up to which a difference is rounding: of I, or of I² for variances."""
-
-_POWER = 2.326  # normal quantile of 0.99
-
-CLOSED_FORM = {
-    "fisher_score_squared": "fisher",
-    "fisher_negative_hessian": "fisher",
-    "variance_score_squared": "variance_score_squared",
-    "variance_negative_hessian": "variance_negative_hessian",
-    "covariance": "covariance",
-}
-"""The closed form that each estimate is compared with."""
+_NOISE = 1e-13
+"""Rounding of a derivative, relative to the largest of all parameters: where a derivative
+vanishes both sides have noise of their own."""
+_SQUARES = {"fisher_score_squared", "variance_score_squared", "variance_negative_hessian"}
+"""Estimates of which no term is negative: their errors grow with them."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One quantity of one layer, summed over its parameters.
+class Row:
+    """One quantity of one layer, before the verdict.
 
     Attributes:
         layer: Name of the layer.
         quantity: One of `ESTIMATES`.
-        closed_form: Its closed form.
-        monte_carlo: Its Monte Carlo estimate.
-        standard_error: Standard error of the estimate.
+        closed_form: Sum of its closed form.
+        monte_carlo: Sum of its Monte Carlo estimate.
+        standard_error: Standard error of that.
         z: (closed form − Monte Carlo) / standard error, of the sum.
         scale_z: The same of the scale.
         largest_z: Largest |z| of a parameter, of the sum or of the scale.
-        detectable: Relative error of all closed forms that the scale's test would catch
-            with probability 0.99; infinite where they are zero.
+        noise: Standard error of the scale, relative to closed forms; infinite if these are zero.
+        ratio: r of the scale, as `bernstein` takes it.
         parameters: Number of parameters.
         tested: How many of them the labels inform; the others are compared to rounding.
-        agrees: No test of this row was rejected.
+        levels: Logarithm of each test's level: every parameter's, then the sum's, the scale's.
     """
 
     layer: str
@@ -70,131 +63,161 @@ class Comparison:
     z: float
     scale_z: float
     largest_z: float
-    detectable: float
+    noise: float
+    ratio: float
     parameters: int
     tested: int
-    agrees: bool
+    levels: Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Agreement:
-    """The comparisons of one model, and every parameter's z.
+class Scores:
+    """z of every parameter of one quantity, [param].
 
     Attributes:
-        comparisons: One per layer and quantity.
-        z: z of every tested parameter, by quantity.
-        closed_form: Closed form of every parameter, by quantity.
-        monte_carlo: Its estimate, likewise.
+        z: (closed form − Monte Carlo) / standard error; zero or infinite where not tested.
+        ratio: r of each, as `bernstein` takes it.
+        tested: Which parameters the labels inform.
+        closed_form: The closed forms.
+        monte_carlo: Their estimates.
+        standard_error: The estimates' standard errors.
     """
 
-    comparisons: tuple[Comparison, ...]
-    z: Mapping[str, Tensor]
-    closed_form: Mapping[str, Tensor]
-    monte_carlo: Mapping[str, Tensor]
+    z: Array
+    ratio: Array
+    tested: Mask
+    closed_form: Array
+    monte_carlo: Array
+    standard_error: Array
 
-    @property
-    def agrees(self) -> bool:
-        """No test was rejected."""
-        return all(comparison.agrees for comparison in self.comparisons)
+
+def natural_sizes(closed: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what each estimate's standard error is proportional to, roughly, [param].
+
+    Î₁ is of size √V₁, Î₂ − I of size √V₂, and squares and products of these vary as much again.
+    """
+    first, second = (
+        np.sqrt(np.maximum(closed[name], 0.0))
+        for name in ("variance_score_squared", "variance_negative_hessian")
+    )
+    return {
+        "fisher_score_squared": first,
+        "fisher_negative_hessian": second,
+        "variance_score_squared": first**2,
+        "variance_negative_hessian": second**2,
+        "covariance": first * second,
+    }
 
 
 def compare(
-    closed: Mapping[str, Tensor],
-    estimates: Mapping[str, Estimates],
+    closed: Mapping[str, Array],
+    estimates: Mapping[str, Estimate],
     layers: Mapping[str, slice],
-    tests: int | None = None,
-) -> Agreement:
+    covered: Array | None = None,
+    exact: bool = False,
+) -> tuple[list[Row], dict[str, Scores]]:
     """Compare closed forms with Monte Carlo for every parameter and layer.
 
     Args:
         closed: Closed forms by quantity, each [param].
         estimates: Monte Carlo estimates by name, each [param].
         layers: Range of each layer in the vector over parameters.
-        tests: Number of tests the family-wise error is shared by; this call's own if None.
+        covered: Which parameters there are estimates of; all if None.
+        exact: Standard errors are those of the law, not of the sample.
     """
-    threshold = math.log(FAMILY_WISE_ERROR / (tests or number_of_tests(closed, layers)))
-    comparisons, scores, by_name = [], {}, {}
-    for name in ESTIMATES:
-        estimate, truth = estimates[name], closed[CLOSED_FORM[name]]
-        scale = closed["fisher"] if name.startswith("fisher") else closed["fisher"].square()
-        z, ratio, tested = _scores(truth, estimate, ROUNDING * scale)
-        scores[name], by_name[name] = z[tested], truth
-        rejected = _log_tail(z, ratio) < threshold
-        for layer, part in layers.items():
-            comparisons.append(
-                _layer(layer, name, truth[part], estimate, part, z[part], tested[part],
-                       bool(rejected[part].any()), threshold)
-            )  # fmt: skip
-    order = {layer: n for n, layer in enumerate(layers)}
-    comparisons.sort(key=lambda comparison: order[comparison.layer])
-    means = {name: estimates[name].mean for name in ESTIMATES}
-    return Agreement(tuple(comparisons), scores, by_name, means)
+    noise = rounding(closed)
+    sizes = (
+        {name: one.standard_error for name, one in estimates.items()}
+        if exact
+        else natural_sizes(closed)
+    )
+    scores = {
+        name: _scores(closed[CLOSED_FORM[name]], estimates[name], noise[name]) for name in ESTIMATES
+    }
+    inside = np.ones(len(closed["fisher"]), bool) if covered is None else covered > 0
+    rows = []
+    for layer, part in layers.items():
+        at = np.arange(part.start, part.stop)[inside[part]]
+        if len(at):
+            rows += [_row(layer, name, scores[name], sizes[name], at) for name in ESTIMATES]
+    return rows, scores
 
 
-def number_of_tests(closed: Mapping[str, Tensor], layers: Mapping[str, slice]) -> int:
-    """Return how many tests `compare` makes: two a layer, one a parameter, per quantity."""
-    return len(ESTIMATES) * (closed["fisher"].numel() + 2 * len(layers))
+def rounding(closed: Mapping[str, Array]) -> dict[str, Array]:
+    """Return by how much each estimate's two sides may differ without randomness, [param].
+
+    That is what rounding of the score's and the curvature's deviation, √I and √V₂, makes of
+    I, V₁ ~ I², V₂ and Cov ~ I √V₂.
+    """
+    s, w = (
+        np.sqrt(np.maximum(closed[name], 0.0)) for name in ("fisher", "variance_negative_hessian")
+    )
+    ds, dw = (_NOISE * float(np.nanmax(x, initial=0.0)) for x in (s, w))
+    own = _ROUNDING * s**2
+    of_square = (2 * s + ds) * ds
+    variance = _ROUNDING * s**4
+    return {
+        "fisher_score_squared": own + of_square,
+        "fisher_negative_hessian": own + of_square + dw,
+        "variance_score_squared": variance + (2 * s**2 + of_square) * of_square,
+        "variance_negative_hessian": variance + (2 * w + dw) * dw,
+        "covariance": variance + s**2 * dw + of_square * (w + dw),
+    }
 
 
-def _scores(truth, estimate, rounding):
-    """Return z, the Bernstein ratio r, and which parameters the labels inform."""
-    difference = truth - estimate.mean
-    tested = estimate.standard_error > rounding
-    safe = torch.where(tested, estimate.standard_error, 1.0)
-    exact = torch.where(difference.abs() <= rounding, 0.0, math.inf)
-    z = torch.where(tested, difference / safe, exact)
-    z = torch.where(difference.isnan(), math.inf, z)
-    return z, torch.where(tested, estimate.largest / safe, 0.0), tested
+def _scores(truth: Array, estimate: Estimate, rounding: Array) -> Scores:
+    """Return z, Bernstein's r, and which parameters the labels inform."""
+    difference, error = truth - estimate.mean, estimate.standard_error
+    tested = error > rounding
+    safe = np.where(tested, error, 1.0)
+    exact = np.where(np.abs(difference) <= rounding, 0.0, math.inf)
+    z = np.where(tested, difference / safe, exact)
+    z = np.where(np.isnan(difference), math.inf, z)
+    ratio = np.where(tested, estimate.largest / safe, 0.0)
+    return Scores(z, ratio, tested, truth, estimate.mean, error)
 
 
-def _log_tail(z: Tensor, ratio: Tensor) -> Tensor:
-    """Return the logarithm of Bernstein's bound on P(|error| > |z| se)."""
-    z = z.abs()
-    bounded = -(z.square() / 2) / (1 + z * ratio / 3) + math.log(2)
-    return torch.where(z.isinf(), -math.inf, bounded)
-
-
-def _layer(layer, name, truth, estimate, part, z, tested, rejected, threshold):
-    """Return the comparison of a layer's sum and scale; errors of parameters are independent."""
-    error, largest = estimate.standard_error[part], estimate.largest[part]
-    mean = estimate.mean[part]
-    weights = torch.where(tested, truth / error.square().clamp(min=1e-300), 0.0)
-    ones = torch.ones_like(truth)
-    total, sum_ratio = _combined(ones, truth - mean, error, largest, tested)
-    scale, scale_ratio = _combined(weights, truth - mean, error, largest, tested)
-    for statistic, ratio in ((total, sum_ratio), (scale, scale_ratio)):
-        rejected |= float(_log_tail(torch.tensor(statistic), torch.tensor(ratio))) < threshold
+def _row(layer: str, name: str, scores: Scores, size: Array, at: NDArray[np.int_]) -> Row:
+    """Return the row of a layer; errors of parameters are independent."""
+    z, tested, truth = scores.z[at], scores.tested[at], scores.closed_form[at]
+    error, mean = scores.standard_error[at], scores.monte_carlo[at]
+    effect = np.where(tested, scores.ratio[at] * error, 0.0)
+    weights = np.where(tested & (size[at] > 0), truth / np.maximum(size[at] ** 2, 1e-300), 0.0)
+    total, sum_ratio = _combined(np.ones_like(truth), truth - mean, error, effect, tested)
+    scale, scale_ratio = _combined(weights, truth - mean, error, effect, tested)
     signal = abs(float((weights * truth).sum()))
-    noise = float((weights * error)[tested].square().sum().sqrt())
-    critical = _critical(threshold, scale_ratio) + _POWER
-    return Comparison(
+    noise = math.sqrt(float(np.square((weights * error)[tested]).sum()))
+    share = _share_of_error(name, truth, mean)
+    whole = bernstein(np.array([total, scale]), np.array([sum_ratio, scale_ratio]))
+    return Row(
         layer=layer,
         quantity=name,
         closed_form=float(truth.sum()),
         monte_carlo=float(mean.sum()),
-        standard_error=float(error.square().sum().sqrt()),
+        standard_error=math.sqrt(float(np.square(error).sum())),
         z=total,
         scale_z=scale,
-        largest_z=max(float(z.abs().max()), abs(total), abs(scale)),
-        detectable=critical * noise / signal if signal else math.inf,
-        parameters=z.numel(),
+        largest_z=max(float(np.abs(z).max()), abs(total), abs(scale)),
+        noise=noise / signal if signal else math.inf,
+        ratio=scale_ratio,
+        parameters=len(at),
         tested=int(tested.sum()),
-        agrees=not rejected,
+        levels=np.concatenate([bernstein(z * share, scores.ratio[at]), whole]),
     )
 
 
-def _combined(weights, difference, error, largest, tested):
+def _share_of_error(name: str, truth: Array, mean: Array) -> Array:
+    """Return the standard error relative to that under the closed form, where that is larger."""
+    if name not in _SQUARES:
+        return np.ones_like(truth)
+    larger = (truth > mean) & (mean > 0)
+    return np.where(larger, mean / np.where(larger, truth, 1.0), 1.0)
+
+
+def _combined(weights, difference, error, effect, tested):
     """Return z of Σ w·difference over the tested parameters, and its Bernstein ratio."""
-    spread = float((weights * error)[tested].square().sum().sqrt())
+    spread = math.sqrt(float(np.square((weights * error)[tested]).sum()))
     if not spread > 0:
         return 0.0, 0.0
     total = float((weights * difference)[tested].sum())
-    effect = float((weights.abs() * largest)[tested].max())
-    return total / spread, effect / spread
-
-
-def _critical(threshold: float, ratio: float) -> float:
-    """Return the z at which Bernstein's bound reaches the threshold."""
-    level = math.log(2) - threshold
-    slope = level * ratio / 3
-    return slope + math.sqrt(slope**2 + 2 * level)
+    return total / spread, float((np.abs(weights) * effect)[tested].max()) / spread

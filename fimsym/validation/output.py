@@ -1,11 +1,11 @@
-"""A family's law alone: closed forms against labels at random h, u and v, without data."""
+"""A family's law alone: closed forms against labels at given or random h, u and v."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +14,16 @@ from torch import Tensor, nn
 from fimsym.engine.analysis import QUANTITIES
 from fimsym.families import Family, Limits
 from fimsym.generated import evaluator
+from fimsym.laws import Law
 from fimsym.laws.algebra import Matrix, pack
-from fimsym.laws.law import Law
-from fimsym.report.progress import progress as progress_bar
-from fimsym.validation.measurement import (
-    Measurement,
-    Subject,
-    autograd_gap,
-    density_gap,
-    function_gap,
-)
-from fimsym.validation.montecarlo import Derivatives, Estimates, simulate
+from fimsym.laws.law import log_base_measure
+from fimsym.laws.statistics import statistics
+from fimsym.validation.draws import draw
+from fimsym.validation.moments import Array
+from fimsym.validation.montecarlo import Derivatives
+from fimsym.validation.simulate import listed
+from fimsym.validation.streams import Stream
+from fimsym.validation.subject import Description, Subject, digest
 
 _LISTED_DIRECTIONS = 32  # where labels can be listed, each costs next to nothing
 _DRAWN_DIRECTIONS = 12
@@ -34,7 +33,9 @@ _ENTRIES = 4
 _AWAY = 2.0  # median distance of h from a single bound
 _FACTORS = (1.0, 0.6, 1.7, 2.5)
 _STEPS = (0, 1, 4, 7)
-NAME = "random h, u, v"
+_SPOT_LABELS = 50
+RANDOM = "random h, u, v"
+GIVEN = "given h, u, v"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,45 +60,96 @@ class Path(nn.Module):
         return output.expand(len(inputs), -1)
 
 
-def measure(family: Family, samples: int, seed: int, progress: bool = False) -> Measurement:
-    """Measure both sides at random points of a family's domain.
+class AtPoints(Subject):
+    """A family's evaluator at points of its domain.
 
     Args:
         family: The family, built in or the user's.
-        samples: Labels for each point and direction.
-        seed: Seed of the points and the labels.
-        progress: Show progress bars.
+        points: Where; each with directions of its own.
+        name: How the points came about.
     """
-    start = time.perf_counter()
-    closed: dict[str, list[Tensor]] = {quantity: [] for quantity in QUANTITIES}
-    sampled, gaps, wrong = [], [0.0], [0.0]
-    points = random_points(family, seed)
-    with progress_bar(f"{family.name}: {NAME}", len(points), progress) as advance:
-        for number, point in enumerate(points):
-            law, at = Law(family, point.constants), point.at
-            batch = (at.h.unsqueeze(0), at.u.unsqueeze(0), at.v.unsqueeze(0))
-            moments = evaluator(family).moments(*batch, **point.constants)
-            exact = {quantity: getattr(moments, quantity).squeeze(0) for quantity in QUANTITIES}
-            for quantity, values in exact.items():
-                closed[quantity].append(values)
-            sampled.append(simulate(law, [at], samples, _seeds(family, seed, number), advance))
-            gaps.append(autograd_gap(law, Path(at), [at], [at.h], seed))
-            wrong.append(function_gap(family, point.constants, exact, *batch))
-            wrong.append(density_gap(law, at.h, seed))
-    return Measurement(
-        subject=_subject(family, points, samples),
-        closed={quantity: torch.cat(values) for quantity, values in closed.items()},
-        estimates={name: _joined([s[name] for s in sampled]) for name in sampled[0]},
-        layers={"all": slice(0, sum(point.at.u.shape[1] for point in points))},
-        autograd_gap=max(gaps),
-        function_gap=max(wrong),
-        seconds=time.perf_counter() - start,
-    )
+
+    def __init__(self, family: Family, points: Sequence[Point], name: str):
+        super().__init__()
+        self.family = family
+        self.key = f"{family.name}/points"
+        self.points = len(points)
+        self._points = points
+        self._laws = [Law(family, point.constants) for point in points]
+        ends = np.cumsum([point.at.u.shape[1] for point in points]).tolist()
+        self._ranges = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        self.size = ends[-1]
+        self.layers = {"all": slice(0, self.size)}
+        self.description = _described(family, points, name)
+
+    def law(self, point: int) -> Law:
+        """Return the law of the labels at a point."""
+        return self._laws[point]
+
+    def outputs(self, point: int) -> Tensor:
+        """Return h, [output]."""
+        return self._points[point].at.h
+
+    def where(self, point: int) -> slice:
+        """Return the range of the point's directions."""
+        return self._ranges[point]
+
+    def keys(self, point: int) -> Sequence[int]:
+        """Return the number of each direction."""
+        return range(self._points[point].at.u.shape[1])
+
+    def closed(self, points: Sequence[int]) -> dict[str, Array]:
+        """Return closed forms from `moments` of the evaluator, zero at other points."""
+        found = {quantity: np.zeros(self.size) for quantity in QUANTITIES}
+        for number in points:
+            point = self._points[number]
+            batch = (point.at.h.unsqueeze(0), point.at.u.unsqueeze(0), point.at.v.unsqueeze(0))
+            moments = evaluator(self.family).moments(*batch, **point.constants)
+            for quantity, values in found.items():
+                values[self.where(number)] = getattr(moments, quantity).squeeze(0).numpy()
+        return found
+
+    def density_gap(self, point: int, streams: Callable[..., Stream]) -> float:
+        """Return how far log p of drawn labels is from log π + ⟨t, h⟩ − F of the specification.
+
+        Zero for a family without a density on a line. Without it a sampler of another law with
+        the same log-partition would pass for the family's.
+        """
+        law, h = self._laws[point], self.outputs(point)
+        family = self.family
+        if family.density is None or family.vector or family.structure == "matrix":
+            return 0.0
+        labels = draw(law.given(h), streams("density").generator(), _SPOT_LABELS)
+        t = statistics(law, labels, len(h))
+        if t is None:
+            return 0.0
+        weight = log_base_measure(family, law.constants, labels).sum(-1) + t @ h
+        expected = weight - evaluator(family).log_partition(h, **law.constants)
+        given = law.log_prob(h, labels)
+        inside = expected.isfinite() & given.isfinite()
+        gap = (expected - given)[inside].abs() / expected[inside].abs().clamp(min=1)
+        return float(gap.max()) if bool(inside.any()) else math.inf
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything the numbers depend on, as plain data."""
+        tensors = [x for p in self._points for x in (p.at.h, p.at.u, p.at.v)]
+        return {
+            "family": self.family.canonical(),
+            "constants": [dict(point.constants) for point in self._points],
+            "points": digest(*tensors),
+        }
+
+    def _differentiated(self, point: int) -> Derivatives:
+        return self._points[point].at
+
+    def _whole(self, point: int, position: int) -> tuple[nn.Module, Tensor, tuple[int, int]]:
+        at = self._points[point].at
+        return Path(at), at.h, (0, position)
 
 
 def random_points(family: Family, seed: int) -> list[Point]:
     """Return points with moderate h inside the domain, and normal u and v."""
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(_seeds(family, seed))))
+    rng = Stream(seed, f"{family.name}/points", "where").generator()
     points = []
     for factor, step in zip(_FACTORS, _STEPS, strict=True):
         constants = {
@@ -111,7 +163,7 @@ def random_points(family: Family, seed: int) -> list[Point]:
 
 
 def _directions(law: Law, h: Tensor) -> int:
-    if law.support(h) is not None:
+    if listed(law, h) is not None:
         return _LISTED_DIRECTIONS
     return _DRAWN_DIRECTIONS if law.family.components == 1 else _COSTLY_DIRECTIONS
 
@@ -145,31 +197,21 @@ def _within(limits: Limits, count: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(values)
 
 
-def _seeds(family: Family, seed: int, *more: int) -> list[int]:
-    """Return a seed of the family's own, whatever else is validated in the same run."""
-    return [seed, *family.name.encode(), *more]
-
-
-def _joined(estimates: list[Estimates]) -> Estimates:
-    return Estimates(
-        *(torch.cat([getattr(e, f.name) for e in estimates]) for f in dataclasses.fields(Estimates))
-    )
-
-
-def _subject(family: Family, points: list[Point], samples: int) -> Subject:
+def _described(family: Family, points: Sequence[Point], name: str) -> Description:
     outputs, directions = points[0].at.u.shape
-    constants = {name: [point.constants[name] for point in points] for name in points[0].constants}
+    constants = {k: [point.constants[k] for point in points] for k in points[0].constants}
     quality = f"{len(points)} points of {outputs} natural parameters, {directions} directions each"
     if constants:
         shown = (f"{k} = {', '.join(f'{x:g}' for x in v)}" for k, v in constants.items())
         quality += f"; {'; '.join(shown)}"
-    return Subject(
-        name=NAME,
-        title=f"{family.title}: {NAME}, {samples:,} labels",
+    return Description(
+        kind="law",
+        name=name,
+        title=f"{family.title}: {name}",
         family=family.name,
         constants=constants,
         link=None,
         inputs=len(points),
         quality=quality,
-        samples=samples,
+        parameters=sum(point.at.u.shape[1] for point in points),
     )

@@ -1,101 +1,48 @@
-"""Check every closed form against Monte Carlo: at random points, and on trained networks."""
+"""Check every closed form against Monte Carlo: at points of a law, and on networks."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import time
+import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from fimsym.errors import DomainError
+import torch
+from torch import Tensor, nn
+
+from fimsym.engine import analyze
+from fimsym.engine.data import Data, Rows
+from fimsym.engine.distributed import alone
+from fimsym.errors import DomainError, SpecError
 from fimsym.families import Family, families, family
-from fimsym.validation import network, output
-from fimsym.validation.agreement import (
-    CLOSED_FORM,
-    FAMILY_WISE_ERROR,
-    Agreement,
-    Comparison,
-    compare,
-    number_of_tests,
-)
-from fimsym.validation.measurement import GAP, Measurement, Subject
-from fimsym.validation.tasks import TASKS
+from fimsym.laws import Law
+from fimsym.validation.carried import RELATIVE_ERROR, Plan, carry_out
+from fimsym.validation.labels import check_labels
+from fimsym.validation.links import of_links
+from fimsym.validation.network import PARAMETERS, OfNetwork, Question
+from fimsym.validation.output import GIVEN, RANDOM, AtPoints, Point, random_points
+from fimsym.validation.result import Validation
+from fimsym.validation.streams import Stream
+from fimsym.validation.subject import Subject
+from fimsym.validation.tasks import tasks
+from fimsym.validation.untested import left_out
 
-_MOST_SAMPLES = 10_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelReport:
-    """The verdict on one network, or on a family's law at random points."""
-
-    subject: Subject
-    agreement: Agreement
-    autograd_gap: float
-    function_gap: float
-    seconds: float
-
-    @property
-    def agrees(self) -> bool:
-        """Closed forms and Monte Carlo agree, and both see the same network and formulas."""
-        gap = max(self.autograd_gap, self.function_gap)
-        return self.agreement.agrees and gap <= GAP
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Validation:
-    """The verdict on every family and network of a run.
-
-    Attributes:
-        models: One report for each family's law, each followed by its networks'.
-        samples: Labels for each input and parameter of a network.
-        output_samples: Labels for each random point and direction.
-        seed: Seed of the points, data split, training and labels.
-        tests: Number of tests that share the family-wise error of 1e-6.
-        seconds: How long it took.
-    """
-
-    models: tuple[ModelReport, ...]
-    samples: int
-    output_samples: int
-    seed: int
-    tests: int
-    seconds: float
-
-    @property
-    def agrees(self) -> bool:
-        """No closed form was rejected."""
-        return all(model.agrees for model in self.models)
-
-    def __repr__(self) -> str:
-        verdicts = ", ".join(
-            f"{model.subject.family}, {model.subject.name}: "
-            f"{'agreed' if model.agrees else 'disagreed'}"
-            for model in self.models
-        )
-        return f"Validation({verdicts}; {self.tests} tests)"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain data, for JSON."""
-        return {
-            "agrees": self.agrees,
-            "family_wise_error": FAMILY_WISE_ERROR,
-            "tests": self.tests,
-            "samples": self.samples,
-            "output_samples": self.output_samples,
-            "seed": self.seed,
-            "seconds": round(self.seconds, 2),
-            "models": [_record(model) for model in self.models],
-        }
+INPUTS = 16
+"""Inputs of a network that are taken, unless more are asked for."""
 
 
 def validate(
     names: str | Family | Sequence[str | Family] = (),
-    samples: int = 100_000,
+    samples: int | None = None,
     seed: int = 0,
-    inputs: int = 16,
-    output_samples: int = 1_000_000,
+    inputs: int = INPUTS,
+    output_samples: int | None = None,
     progress: bool = True,
+    relative_error: float = RELATIVE_ERROR,
+    parameters: int = PARAMETERS,
+    points: Sequence[Point] | None = None,
+    checkpoint: str | Path | None = None,
+    command: str = "validate(...)",
 ) -> Validation:
     """Compare I, V₁, V₂ and Cov(Î₁, Î₂) with Monte Carlo for every parameter.
 
@@ -104,88 +51,161 @@ def validate(
     the closed forms of `analyze` are checked on held-out inputs. The other side are labels
     drawn from the law and autograd of log p, which share no code with the closed forms.
 
+    The number of labels is fixed before they are drawn. Results depend on the arguments alone:
+    not on the number of processes, nor on whether a run was ended and resumed.
+
+    With an initialised process group of torch.distributed, all its processes must call this
+    with the same arguments; they share the work, and all return the same.
+
     Args:
         names: Families to validate, by name or as `Family`; all built-in ones when empty.
             A family of the user's own has no networks.
-        samples: Labels for each input and parameter of a network.
+        samples: Labels for each input and parameter of a network; chosen if None.
         seed: Seed of the random points, data split, training and labels.
         inputs: Number of held-out inputs of each network.
-        output_samples: Labels for each random point and direction.
+        output_samples: Labels for each point and direction of a law; chosen if None.
         progress: Show progress bars on standard error when it is a terminal.
+        relative_error: Error of a layer's closed forms that is caught with probability 0.99;
+            numbers of labels follow from it and from a pilot, unless they are given.
+        parameters: Parameters of a network to test, at most.
+        points: Where to check the law of the one family named, instead of at random points
+            and on networks.
+        checkpoint: Folder in which to keep what is done, and to go on from.
+        command: How the run was started, for messages about its checkpoint.
 
     Returns:
         The verdict; a true closed form is rejected with probability below 1e-6 per run.
 
     Raises:
         SpecError: an unknown family.
-        DomainError: samples, seed or inputs out of range.
+        DomainError: an argument out of range, or a checkpoint that is damaged, of another run,
+            or cannot be written.
         UnsupportedError: scikit-learn or statsmodels is missing, or a family has neither a
             sampler nor a density to draw labels from.
+        FimsymError: another process of the group failed, or ended.
+        KeyboardInterrupt: Ctrl-C before any point was covered, or a second time.
     """
     names = (names,) if isinstance(names, str | Family) else names
-    chosen = dict.fromkeys(family(name) for name in names or families())
-    _check_samples("samples", samples)
-    _check_samples("output_samples", output_samples)
-    if not (isinstance(seed, int) and 0 <= seed < 2**32):
-        raise DomainError(f"seed must be an integer from 0 to 2³² − 1; got {seed!r}.")
-    start = time.perf_counter()
-    tasks = {spec: [build(seed, inputs) for build in _builders(spec)] for spec in chosen}
-    measured = []
-    for spec in chosen:
-        measured.append(output.measure(spec, output_samples, seed, progress))
-        measured += [network.measure(task, samples, seed, progress) for task in tasks[spec]]
-    reports, tests = judge(measured)
-    seconds = time.perf_counter() - start
-    return Validation(reports, samples, output_samples, seed, tests, seconds)
+    chosen = list(dict.fromkeys(family(name) for name in names or families()))
+    plan = Plan(seed, samples, output_samples, relative_error, checkpoint, command, progress)
+    if points is not None and len(chosen) != 1:
+        raise SpecError(f"points are of one family; got {len(chosen)}. Name it.")
+    if points is not None:
+        return carry_out(plan, lambda: [AtPoints(chosen[0], points, GIVEN)])
+    if len({spec.name for spec in chosen}) < len(chosen):
+        raise SpecError("two families to validate have the same name. Rename one of them.")
+
+    def build() -> list[Subject]:
+        found: list[Subject] = []
+        for spec in chosen:
+            found.append(AtPoints(spec, random_points(spec, seed), RANDOM))
+            found += of_links(spec, seed)
+            found += [OfNetwork(task(seed, inputs), seed, parameters) for task in tasks(spec)]
+        return found
+
+    return carry_out(plan, build, left_out(chosen))
 
 
-def judge(measured: Sequence[Measurement]) -> tuple[tuple[ModelReport, ...], int]:
-    """Return the verdict on every measurement, and the number of tests it took."""
-    tests = sum(number_of_tests(m.closed, m.layers) for m in measured)
-    reports = tuple(
-        ModelReport(
-            m.subject,
-            compare(m.closed, m.estimates, m.layers, tests),
-            m.autograd_gap,
-            m.function_gap,
-            m.seconds,
-        )
-        for m in measured
-    )
-    return reports, tests
+def validate_model(
+    model: nn.Module,
+    data: Data,
+    family: str | Family,
+    link: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    inputs: int = INPUTS,
+    progress: bool = True,
+    relative_error: float = RELATIVE_ERROR,
+    parameters: int = PARAMETERS,
+    checkpoint: str | Path | None = None,
+    command: str = "validate_model(...)",
+    name: str = "model",
+    **constants: float,
+) -> Validation:
+    """Compare what `analyze` says of a model with Monte Carlo, parameter by parameter.
+
+    The model is copied and computed in float64 on the CPU. Inputs are drawn at random from the
+    data, without replacement; where a model has more parameters than are tested, so are these.
+
+    Args:
+        model: Any module that `analyze` takes, in evaluation mode. It is not changed.
+        data: A tensor, an array, a DataLoader or an iterable of batches, of inputs or of
+            (inputs, labels); or one tuple (inputs, labels). Labels are only checked.
+        family: Name or specification of the output family.
+        link: What the model puts out instead of natural parameters.
+        samples: Labels for each input and parameter; chosen if None.
+        seed: Seed of the choice of inputs and parameters, and of the labels.
+        inputs: Number of inputs.
+        progress: As for `validate`, like the four that follow.
+        relative_error: Error that is caught with probability 0.99 in every row.
+        parameters: Parameters to test, at most.
+        checkpoint: Folder in which to keep what is done, and to go on from.
+        command: How the run was started.
+        name: What to call the model.
+        **constants: Constants of the family, such as ``sigma=0.5``.
+
+    Returns:
+        The verdict; a true closed form is rejected with probability below 1e-6 per run.
+
+    Raises:
+        FimsymError: as `analyze` and `validate` do.
+    """
+    plan = Plan(seed, samples, None, relative_error, checkpoint, command, progress)
+    if not (isinstance(parameters, int) and parameters >= 1):
+        raise DomainError(f"parameters must be a positive integer; got {parameters!r}.")
+
+    def build() -> list[Subject]:
+        question = _question(model, data, family, link, constants, seed, inputs, name)
+        return [OfNetwork(question, seed, parameters)]
+
+    return carry_out(plan, build)
 
 
-def _builders(spec: Family) -> tuple:
-    """Return what builds a family's tasks; nothing for a user's family of the same name."""
-    return TASKS[spec.name] if spec.name in families() and spec == family(spec.name) else ()
-
-
-def _check_samples(name: str, samples: int) -> None:
-    if not (isinstance(samples, int) and 1000 <= samples <= _MOST_SAMPLES):
+def _question(
+    model: nn.Module,
+    data: Data,
+    name_or_family: str | Family,
+    link: str | None,
+    constants: dict[str, Any],
+    seed: int,
+    wanted: int,
+    name: str,
+) -> Question:
+    """Check a model and data, and choose the inputs."""
+    spec = family(name_or_family)
+    examples, labels = _all_rows(data)
+    if not (isinstance(wanted, int) and 1 <= wanted <= len(examples)):
         raise DomainError(
-            f"{name} must be an integer from 1000, so that standard errors mean something, to "
-            f"{_MOST_SAMPLES:,}, so that a parameter's labels fit in memory; got {samples!r}."
+            f"inputs must be between 1 and {len(examples)}, the rows of the data; got {wanted!r}."
         )
+    rng = Stream(seed, "inputs").generator()
+    rows = sorted(rng.choice(len(examples), wanted, replace=False).tolist())
+    with alone():
+        analyze(model, examples[rows[:2]], spec, link, quantities="all", device="cpu",
+                progress=False, **constants)  # fmt: skip
+    copied = copy.deepcopy(model).cpu().double()
+    if examples.is_floating_point():
+        examples = examples.double()
+    law = Law(spec, spec.bind(constants), link)
+    if labels is not None:
+        with torch.no_grad():
+            check_labels(law, copied(examples[rows[:1]])[0], labels)
+    shown = ", ".join(map(str, rows[:8])) + (", …" if wanted > 8 else "")
+    return Question(
+        name=name,
+        title=f"{name}, {spec.name}" + (f", link {link}" if link else ""),
+        family=spec,
+        constants=dict(constants),
+        model=copied,
+        inputs=examples[rows].contiguous(),
+        quality=f"{wanted} of {len(examples)} inputs, drawn at random: rows {shown}",
+        link=link,
+    )
 
 
-def _record(model: ModelReport) -> dict[str, Any]:
-    return {
-        **dataclasses.asdict(model.subject),
-        "autograd_gap": _finite(model.autograd_gap),
-        "function_gap": _finite(model.function_gap),
-        "seconds": round(model.seconds, 2),
-        "agrees": model.agrees,
-        "comparisons": [_plain(comparison) for comparison in model.agreement.comparisons],
-    }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _plain(comparison: Comparison) -> dict[str, Any]:
-    record = dataclasses.asdict(comparison)
-    record["closed_form_of"] = CLOSED_FORM[comparison.quantity]
-    return {
-        key: _finite(value) if isinstance(value, float) else value for key, value in record.items()
-    }
+def _all_rows(data: Data) -> tuple[Tensor, Tensor | None]:
+    """Return all inputs, and all labels if there are any."""
+    batches = list(Rows(data))
+    inputs = torch.cat([batch.cpu() for batch, _ in batches])
+    labels = [own for _, own in batches if own is not None]
+    return inputs, torch.cat([own.cpu() for own in labels]) if labels else None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fimsym.validation.tasks.task import Task, divided, standardised, statsmodels, task
+from fimsym.validation.tasks.task import Question, divided, standardised, statsmodels, task
 
 _FEATURES = ("logpopul", "selfLR", "age", "educ", "income")
 _GROUP = 10
 _PARTIES = ((0, 1), (2, 3, 4), (5, 6))
 
 
-def categorical(seed: int, inputs: int) -> Task:
+def categorical(seed: int, inputs: int) -> Question:
     """Train a network for each respondent's party identification, seven classes."""
     table = statsmodels("anes96")
     features = standardised(table[list(_FEATURES)].to_numpy(float))
@@ -20,7 +20,7 @@ def categorical(seed: int, inputs: int) -> Task:
     return task(data, what, "categorical", [5, 6, 7], seed, inputs)
 
 
-def multinomial(seed: int, inputs: int) -> Task:
+def multinomial(seed: int, inputs: int) -> Question:
     """Train a network for the parties of ten respondents of like education and income."""
     table = statsmodels("anes96").sort_values(["educ", "income", "age"])
     groups = len(table) // _GROUP

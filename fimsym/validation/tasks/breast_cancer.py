@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fimsym.validation.tasks.task import Task, divided, scikit, standardised, task
+from fimsym.validation.tasks.task import Question, divided, scikit, standardised, task
 
 
-def breast_cancer(seed: int, inputs: int) -> Task:
+def breast_cancer(seed: int, inputs: int) -> Question:
     """Train a network on whether a tumour is benign; the output is the log-odds."""
     table = scikit("load_breast_cancer")
     labels = table.target[:, None].astype(np.float64)

@@ -8,7 +8,7 @@ import torch
 from fimsym.families import family
 from fimsym.laws.law import Law
 from fimsym.validation.tasks.task import (
-    Task,
+    Question,
     chosen,
     described,
     divided,
@@ -19,7 +19,7 @@ from fimsym.validation.tasks.task import (
 )
 
 
-def diabetes(seed: int, inputs: int) -> Task:
+def diabetes(seed: int, inputs: int) -> Question:
     """Train a sigmoid network with two Gaussian outputs.
 
     Targets are the disease's progression and the average blood pressure; inputs are the
@@ -37,17 +37,18 @@ def diabetes(seed: int, inputs: int) -> Task:
     sigma = round(float((y - design @ weights).std()), 3)
     constants = {"sigma": sigma}
     sizes = [9, 8, 2]
-    model = fitted(data, Law(family("gaussian"), constants), sizes, seed)
+    spec = family("gaussian")
+    model = fitted(data, Law(spec, constants), sizes, seed)
     with torch.no_grad():
         guess = sigma**2 * model(data.held_out)
     error = float((guess - data.held_out_labels).square().mean().sqrt())
     title = f"diabetes, sigmoid network {'-'.join(map(str, sizes))}, "
     title += described("gaussian", constants)
     quality = f"held-out error {error:.2f} of the targets' deviation"
-    return Task("diabetes", title, "gaussian", constants, model, held_out, quality)
+    return Question("diabetes", title, spec, constants, model, held_out, quality)
 
 
-def heteroscedastic(seed: int, inputs: int) -> Task:
+def heteroscedastic(seed: int, inputs: int) -> Question:
     """Train a network that predicts the progression's mean and log-variance."""
     table = scikit("load_diabetes")
     target = standardised(table.target[:, None])

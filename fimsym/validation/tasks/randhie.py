@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from fimsym.validation.tasks.task import Data, Task, divided, standardised, statsmodels, task
+from fimsym.validation.tasks.task import Data, Question, divided, standardised, statsmodels, task
 
 _ROWS = 4000
 _SIZES = (9, 6, 1)
 
 
-def poisson(seed: int, inputs: int) -> Task:
+def poisson(seed: int, inputs: int) -> Question:
     """Train a network for the rate of visits; the output is its logarithm."""
     data = _visits(seed)
     return task(data, "randhie, doctor visits", "poisson", _SIZES, seed, inputs, "log_rate")
 
 
-def negative_binomial(seed: int, inputs: int) -> Task:
+def negative_binomial(seed: int, inputs: int) -> Question:
     """Train a network for the mean of over-dispersed visits; r fits their variance."""
     data = _visits(seed)
     mean, variance = float(data.labels.mean()), float(data.labels.var())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fimsym.validation.tasks.task import Task, divided, standardised, statsmodels, task
+from fimsym.validation.tasks.task import Question, divided, standardised, statsmodels, task
 
 _DRAWN = 50
 _FEATURES = ("LOWINC", "PERASIAN", "PERBLACK", "PERHISP", "PERMINTE", "AVYRSEXP", "AVSALK",
              "PERSPENK", "PTRATIO", "PCTAF", "PCTCHRT", "PCTYRRND")  # fmt: skip
 
 
-def star98(seed: int, inputs: int) -> Task:
+def star98(seed: int, inputs: int) -> Question:
     """Train a network for the share of pupils above the median in 303 districts.
 
     The number of pupils n must be the same everywhere, so 50 of each district's are drawn

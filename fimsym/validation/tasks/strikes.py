@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fimsym.validation.tasks.task import Task, divided, standardised, statsmodels, task
+from fimsym.validation.tasks.task import Question, divided, standardised, statsmodels, task
 
 _DAYS = 30
 
 
-def strikes(seed: int, inputs: int) -> Task:
+def strikes(seed: int, inputs: int) -> Question:
     """Train a network for a gamma law of durations given unexpected industrial production."""
     table = statsmodels("strikes")
     months = table["duration"].to_numpy(float)[:, None] / _DAYS

@@ -13,32 +13,8 @@ from torch import Tensor, nn
 
 from fimsym.errors import DomainError, UnsupportedError
 from fimsym.families import family as family_of
-from fimsym.laws.law import Law
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A trained network and held-out inputs.
-
-    Attributes:
-        name: Of the data set.
-        title: The network and data in words.
-        family: Name of the output family.
-        constants: Values of its constants.
-        model: The network, float64, in evaluation mode.
-        inputs: Held-out inputs, [input, feature].
-        quality: How well it does on held-out data, in words.
-        link: What the network puts out; None for natural parameters.
-    """
-
-    name: str
-    title: str
-    family: str
-    constants: dict[str, Any]
-    model: nn.Module
-    inputs: Tensor
-    quality: str
-    link: str | None = None
+from fimsym.laws import Law
+from fimsym.validation.network import Question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +59,7 @@ def task(
     link: str | None = None,
     constants: Mapping[str, float] | None = None,
     steps: int = 300,
-) -> Task:
+) -> Question:
     """Train a sigmoid network and judge it by its held-out likelihood.
 
     Args:
@@ -111,7 +87,7 @@ def task(
     if link is not None:
         title += f", link {link}"
     quality = f"held-out log-likelihood {own:.3f} per label, {base:.3f} without inputs"
-    return Task(data.name, title, family, constants, model, held_out, quality, link)
+    return Question(data.name, title, family_of(family), constants, model, held_out, quality, link)
 
 
 def described(family: str, constants: Mapping[str, Any]) -> str:
