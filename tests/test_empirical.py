@@ -15,7 +15,8 @@ from fimsym.engine import labels, seeded
 from fimsym.engine.alignment import Alignment
 from fimsym.engine.empirical import SHIFT
 from fimsym.engine.head import Head
-from fimsym.engine.network import Network, differentiable_kernels
+from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.network import Network
 from tests.networks import (
     Attention,
     Heads,

@@ -253,6 +253,17 @@ def test_the_model_is_left_as_it_was():
     assert torch.backends.mha.get_fastpath_enabled() == fast_path
 
 
+def test_a_module_at_two_places_is_left_as_it_was():
+    shared = nn.Linear(4, 4)
+    model = build(lambda: nn.Sequential(shared, nn.PReLU(), shared, nn.Tanh(), nn.Linear(4, 3)))
+    before = {name: (value, value.clone()) for name, value in model.named_parameters()}
+    for quantities in ("fisher", "all"):
+        fimsym.analyze(model, inputs(3, 4), "categorical", quantities=quantities)
+        for name, (parameter, value) in before.items():
+            assert model.get_parameter(name) is parameter
+            assert torch.equal(parameter, value)
+
+
 def test_groups_frames_files_and_plots(tmp_path):
     model = build(lambda: mlp(4, 6, 3))
     got = fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")

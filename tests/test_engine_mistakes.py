@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import fimsym
 from fimsym.errors import DomainError, ShapeError, SpecError, UnsupportedError
@@ -182,6 +183,149 @@ def test_dependence_on_the_batch_is_noticed_in_any_batch():
         )
 
 
+class Shrinking(nn.Linear):
+    """Writes to its weight in a forward pass, in one of several ways."""
+
+    def __init__(self, way):
+        super().__init__(4, 3)
+        self.way = way
+
+    def forward(self, x):
+        if self.way == "without gradient":
+            with torch.no_grad():
+                self.weight.mul_(0.9)
+        elif self.way == "behind autograd":
+            self.weight.data *= 0.9
+        elif self.way == "other data":
+            self.weight.data = self.weight.data * 0.9
+        elif self.way == "with gradient":
+            self.weight.mul_(0.9)
+        elif self.way == "input":
+            x -= 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("quantities", ["fisher", "all"])
+@pytest.mark.parametrize(
+    "way", ["without gradient", "behind autograd", "other data", "with gradient", "input"]
+)
+def test_writing_to_parameters_or_inputs_is_refused(way, quantities):
+    model, data = build(lambda: Shrinking(way)), inputs(3, 4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UnsupportedError, match="in place"):
+        fimsym.analyze(model, data, "categorical", quantities=quantities)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("quantities", ["fisher", "all"])
+def test_writing_to_what_a_backward_pass_needs_is_refused(quantities):
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            z = super().forward(x).tanh()
+            z[:, 0] *= 2
+            return z
+
+    with pytest.raises(UnsupportedError, match="its own backward pass needs"):
+        fimsym.analyze(
+            build(lambda: Doubled(4, 3)), inputs(3, 4), "categorical", quantities=quantities
+        )
+
+
+def test_a_buffer_that_every_pass_changes_is_named():
+    class Counting(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 3)
+            self.register_buffer("count", torch.ones(()))
+
+        def forward(self, x):
+            self.count.add_(1)
+            return super().forward(x) * self.count
+
+    with pytest.raises(DomainError, match="buffers"):
+        fimsym.analyze(build(Counting), inputs(3, 4), "categorical")
+
+
+class Checkpointed(nn.Module):
+    """A part that runs again in a backward pass; one of its layers takes the functional road."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.first, self.last, self.reentrant = nn.Linear(4, 4), nn.Linear(4, 3), reentrant
+        self.part = nn.Sequential(nn.Unflatten(1, (2, 2)), nn.ConvTranspose1d(2, 2, 1), nn.Tanh())
+
+    def forward(self, x):
+        z = self.first(x)
+        if self.reentrant is None:
+            return self.last(self.part(z).flatten(1))
+        return self.last(checkpoint(self.part, z, use_reentrant=self.reentrant).flatten(1))
+
+
+@pytest.mark.parametrize("max_memory", [None, 300])
+@pytest.mark.parametrize("quantities", ["fisher", "all"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_change_nothing(reentrant, quantities, max_memory):
+    given = {"family": "categorical", "quantities": quantities, "max_memory": max_memory}
+    plain = fimsym.analyze(build(lambda: Checkpointed(None)), inputs(3, 4), **given)
+    found = fimsym.analyze(build(lambda: Checkpointed(reentrant)), inputs(3, 4), **given)
+    assert found.roads["part.1.weight"] == "functional"
+    for name in plain.values:
+        for parameter, value in plain.values[name].items():
+            torch.testing.assert_close(found.values[name][parameter], value)
+    assert checkpoint(torch.tanh, torch.ones(1, requires_grad=True), use_reentrant=False).grad_fn
+
+
+class Once(torch.autograd.Function):
+    """tanh whose backward pass can be taken only once."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients):
+        (x,) = ctx.saved_tensors
+        return gradients[0] * (1 - x.tanh().square())
+
+
+class Own(torch.autograd.Function):
+    """tanh as it should be written."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        (x,) = ctx.saved_tensors
+        return gradients[0] * (1 - x.tanh().square())
+
+
+class Custom(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(4, 4), nn.Linear(4, 3), function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+def test_a_function_with_wrong_second_derivatives_is_named():
+    model, data = build(lambda: Custom(Once.apply)), inputs(3, 4)
+    with pytest.raises(UnsupportedError, match="no right second derivatives through Once"):
+        fimsym.analyze(model, data, "categorical", quantities="all")
+    given = {"family": "categorical", "progress": False}
+    plain = fimsym.analyze(build(lambda: Custom(torch.tanh)), data, quantities="all", **given)
+    first = fimsym.analyze(model, data, **given)
+    whole = fimsym.analyze(build(lambda: Custom(Own.apply)), data, quantities="all", **given)
+    for found in (first, whole):
+        for name, values in found.values.items():
+            for parameter, value in values.items():
+                torch.testing.assert_close(value, plain.values[name][parameter])
+
+
 def test_buffers_of_the_model_are_left_alone():
     class Counting(nn.Linear):
         def __init__(self):
@@ -235,6 +379,22 @@ def test_no_second_derivative_is_named_and_first_ones_still_work():
 class Root(nn.Module):
     def forward(self, x):
         return x.sqrt()
+
+
+def test_the_place_between_layers_that_is_not_finite_is_named():
+    class Rooted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.last(self.first(x).sqrt())
+
+    expected = (
+        r"What reaches 'last' \(Linear\) is not finite by what comes after 'first' \(Linear\)"
+    )
+    with pytest.raises(DomainError, match=expected):
+        fimsym.analyze(build(Rooted), inputs(9, 4), "categorical")
 
 
 @pytest.mark.parametrize("row", [0, 20])

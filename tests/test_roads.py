@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import alignment, chain, curvatures, functional, uses
+from fimsym.engine import alignment, bent, chain, curvatures, functional, uses
+from fimsym.engine.examined import Examined
 from fimsym.engine.probe import Known
 from tests.networks import build
 
@@ -115,6 +116,7 @@ def both(model, data, monkeypatch, **options):
     given = {"family": "categorical", "progress": False, **options}
     taken = fimsym.analyze(model, data, **given)
     monkeypatch.setattr(alignment, "agreeing", lambda graph, leaves: Known({}))
+    monkeypatch.setattr(curvatures, "examine", lambda network, inputs: Examined())
     return taken, fimsym.analyze(model, data, **given)
 
 
@@ -257,7 +259,7 @@ def test_a_chain_takes_its_second_derivatives_by_itself(family, monkeypatch):
         forced.setattr(chain.Chain, "_bent", lambda self, terms, rows: terms[-1] * (1 + 1e-6))
         by_series = fimsym.analyze(model, data, **given)
     assert_same(taken, by_series)
-    monkeypatch.delattr(curvatures.Curvatures, "_curved")
+    monkeypatch.delattr(curvatures.Curvatures, "of_neurons")
     assert_same(fimsym.analyze(model, data, **given), taken)
 
 
@@ -323,9 +325,10 @@ def test_piecewise_linear_networks_take_no_second_derivative(monkeypatch, family
     given = {"family": family, "link": link, "quantities": "all", "progress": False}
     with monkeypatch.context() as forced:
         forced.setattr(alignment, "agreeing", lambda graph, leaves: Known({}))
+        forced.setattr(curvatures, "examine", lambda network, inputs: Examined())
         truth = fimsym.analyze(model, data, **given)
-    for way in ("of_neurons", "_curved"):
-        monkeypatch.delattr(curvatures.Curvatures, way)
+    monkeypatch.delattr(curvatures.Curvatures, "of_neurons")
+    monkeypatch.setattr(bent, "Bent", None)
     monkeypatch.setattr(functional, "Differentiator", None)
     found = fimsym.analyze(model, data, **given)
     assert set(found.roads.values()) == {STRUCTURED, SHARED}

@@ -23,7 +23,8 @@ from fimsym.engine import data as inputs_of
 from fimsym.engine.analysis import check_grouping
 from fimsym.engine.head import Head
 from fimsym.engine.memory import budget
-from fimsym.engine.network import Network, differentiable_kernels
+from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.network import Network
 from fimsym.errors import ShapeError, SpecError
 from fimsym.families import Family
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -37,8 +37,11 @@ class Accumulator:
         self.sums = {quantity: zeros.clone() for quantity in quantities}
         self.squares = zeros if spread and "fisher" in quantities else None
 
-    def add(self, block: slice, count: int, values: Mapping[str, Tensor]) -> None:
-        """Add the values [batch, param] of a batch, with `count` inputs already added."""
+    def add(self, block: slice | Tensor, count: int, values: Mapping[str, Tensor]) -> None:
+        """Add the values [batch, param] of a batch, with `count` inputs already added.
+
+        `block` says which parameters they are, a range or distinct places.
+        """
         for quantity, value in values.items():
             if quantity == "fisher" and self.squares is not None:
                 value = value.double()
@@ -51,7 +54,7 @@ class Accumulator:
 
     def add_totals(
         self,
-        block: slice,
+        block: slice | Tensor,
         count: int,
         batch: int,
         totals: Mapping[str, Tensor],
@@ -68,6 +71,17 @@ class Accumulator:
                     raise ValueError('the sum of squares of "fisher" is wanted; got None.')
                 self._merge(self.squares, block, count, batch, total, spread)
             self.sums[quantity][block] += total
+
+    def saved(self, blocks: Iterable[slice]) -> Callable[[], None]:
+        """Return a function that puts some parameters' sums back to what they are now."""
+        held = [values for values in (*self.sums.values(), self.squares) if values is not None]
+        kept = [(block, values, values[block].clone()) for block in blocks for values in held]
+
+        def restore():
+            for block, values, old in kept:
+                values[block] = old
+
+        return restore
 
     def agree(self, one: str, other: str) -> bool:
         """Tell whether two sums are held and the same."""

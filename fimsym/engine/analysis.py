@@ -86,6 +86,7 @@ class Analysis:
         expected_inputs: Number of inputs of the whole data, where it is known.
         standard_errors: With ``second_derivative="stochastic"`` the standard error of V₂ and
             Cov(Î₁, Î₂), 0 where they are exact; else empty.
+        notes: What there was to say while computing, such as how long it would take.
         bounds: Theorem 4.1's, ``"fisher_min"``, ``"fisher_max"`` and likewise, for every
             parameter, mean over the inputs; empty unless asked for.
     """
@@ -104,6 +105,7 @@ class Analysis:
     interrupted: bool = False
     expected_inputs: int | None = None
     standard_errors: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     bounds: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -274,7 +276,7 @@ class Analysis:
             if quantity.startswith(_ERROR)
         }
         limits = {name: values.pop(name) for name in NAMES if name in values}
-        record["frozen"] = tuple(record["frozen"])
+        record |= {name: tuple(record.get(name, ())) for name in ("frozen", "notes")}
         return cls(values=values, spread=spread, standard_errors=errors, bounds=limits, **record)
 
     def plot(self) -> Any:

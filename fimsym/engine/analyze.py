@@ -16,7 +16,8 @@ from fimsym.engine.bounded import bounds_of
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.memory import budget
-from fimsym.engine.network import Network, differentiable_kernels
+from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.network import Network
 from fimsym.engine.run import Run
 from fimsym.engine.stochastic import PAIRS, probing
 from fimsym.errors import SpecError, nearest
@@ -104,14 +105,15 @@ def analyze(
         asked = check_quantities(quantities)
         grouping = check_grouping(groups)
         network = Network(model, device)
-        estimated = probing(second_derivative, probes, seed)
+        estimated = probing(second_derivative, probes, seed, ranks.rank, ranks.world)
         closed = tuple(quantity for quantity in asked if quantity in QUANTITIES)
         closed += bounds_of(asked)
         errors = [ERROR + name for name in closed if estimated and name in SECOND_ORDER]
         summed = (*closed, *empirical.of_labels(asked), *errors)
         sums = Accumulator(summed, network.size, network.device, input_variance)
         limit = budget(max_memory, network.device)
-        run = Run(network, head, closed, limit, sums, ranks, estimated)
+        held = max_memory is not None
+        run = Run(network, head, closed, limit, held, sums, ranks, estimated)
         return run.analyze(data, grouping, progress)
 
 

@@ -81,6 +81,12 @@ def start_of(graph: Graph) -> Start:
     return start
 
 
+def unlinked(start: Start) -> Start:
+    """Return where to begin if all layers below the output layer are left to autograd."""
+    edge = start.links[0].top if start.links else start.edge
+    return Start(edge, start.columns, start.last)
+
+
 def _is_layer(node) -> bool:
     """Tell whether a node is a product with a parameter, plus a parameter or nothing."""
     if node.name() == "AddmmBackward0":

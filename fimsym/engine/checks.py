@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
+from fimsym.engine.graph import walk
 from fimsym.engine.network import Network
 from fimsym.errors import DomainError, ShapeError, UnsupportedError
 
 _RUN_ALONE = 64
 _SPARED = 8
+_UNUSED: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
 
 
 def check_outputs(network: Network, inputs: Tensor, minimum: int) -> Tensor:
@@ -22,6 +27,7 @@ def check_outputs(network: Network, inputs: Tensor, minimum: int) -> Tensor:
         UnsupportedError: autograd sees no way from the parameters to it.
     """
     h, _ = network.traced(inputs)
+    network.check_unchanged(inputs[:1])
     if h.ndim != 2 or h.shape[0] != inputs.shape[0]:
         raise ShapeError(
             f"the model must map {list(inputs.shape)} to [{inputs.shape[0]}, output]; got "
@@ -42,6 +48,61 @@ def check_outputs(network: Network, inputs: Tensor, minimum: int) -> Tensor:
     return h
 
 
+def check_own_functions(network: Network, inputs: Tensor) -> None:
+    """Raise UnsupportedError if functions of the user's own have wrong second derivatives.
+
+    torch takes what a function's backward pass does not show it for constant: derivatives of
+    the gradient along a random direction are compared with differences.
+
+    Args:
+        network: The network.
+        inputs: Some inputs.
+    """
+    double = network.double
+    example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
+    h, leaves = double.traced(example)
+    named = {node.name() for node in walk(h.grad_fn) if issubclass(type(node), BackwardCFunction)}
+    if not named:
+        return
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):  # one of two may meet a kink
+        along = torch.randn(double.size, generator=generator, dtype=torch.float64).to(h.device)
+        size = 1e-6 * (1 + float(double.theta.abs().mean()))
+        plus, minus = (_gradient_at(double, example, sign * size * along) for sign in (1, -1))
+        truth = (plus - minus) / (2 * size)
+        try:
+            found = _curvature(h, leaves, along)
+        except (RuntimeError, NotImplementedError):
+            return  # said where second derivatives are taken
+        if (found - truth).abs().max() <= 1e-4 * truth.abs().max() + 1e-9:
+            return
+    shown = ", ".join(sorted(name.removesuffix("Backward") for name in named))
+    raise UnsupportedError(
+        f"the model has no right second derivatives through {shown}: what its backward pass "
+        "computes is constant to autograd. Write it with operations of torch on what "
+        "ctx.saved_tensors holds, or ask for fisher and variance_score_squared alone, which need "
+        "first derivatives only."
+    )
+
+
+def _gradient_at(network: Network, example: Tensor, shift: Tensor) -> Tensor:
+    moved = network.moved(shift)
+    h, leaves = moved.traced(example)
+    return _flat(torch.autograd.grad(h.sum(), list(leaves.values()), **_UNUSED))
+
+
+def _curvature(h: Tensor, leaves: Mapping[str, Tensor], along: Tensor) -> Tensor:
+    values = list(leaves.values())
+    first = _flat(torch.autograd.grad(h.sum(), values, create_graph=True, **_UNUSED))
+    if not first.requires_grad:
+        return torch.zeros_like(first)
+    return _flat(torch.autograd.grad(first @ along, values, retain_graph=True, **_UNUSED))
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
 def check_finite(network: Network, inputs: Tensor, h: Tensor, first_row: int) -> None:
     """Raise DomainError if an output is not finite, and name the input and the layer."""
     if not bool(h.isfinite().all()):
@@ -54,24 +115,37 @@ def check_finite(network: Network, inputs: Tensor, h: Tensor, first_row: int) ->
 
 
 def _first_not_finite(network: Network, inputs: Tensor) -> str:
-    """Return a sentence on the first layer whose result is not finite, if there is one."""
+    """Return a sentence on where a forward pass stops being finite, if a layer tells."""
     found: list[str] = []
+    last: list[str] = []
+
+    def finite(values) -> bool:
+        values = values if isinstance(values, tuple | list) else (values,)
+        return all(bool(v.isfinite().all()) for v in values if isinstance(v, Tensor))
 
     def watch(name, module):
+        shown = f"{name!r} ({type(module).__name__})"
+
+        def look_before(_, given):
+            if not found and not finite(given):
+                after = f" by what comes after {last[-1]}" if last else ""
+                found.append(f"What reaches {shown} is not finite{after}. ")
+
         def look(_, __, result):
-            if isinstance(result, Tensor) and not bool(result.isfinite().all()):
-                found.append(f"{name!r} ({type(module).__name__})")
+            if not found and not finite(result):
+                found.append(f"The first layer whose result is not finite is {shown}. ")
+            last.append(shown)
 
-        return module.register_forward_hook(look)
+        return module.register_forward_pre_hook(look_before), module.register_forward_hook(look)
 
-    handles = [watch(name, module) for name, module in network.model.named_modules() if name]
+    handles = [h for name, m in network.model.named_modules() if name for h in watch(name, m)]
     try:
         with torch.no_grad():
             network.forward(inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return f"The first layer whose result is not finite is {found[0]}. " if found else ""
+    return found[0] if found else ""
 
 
 def check_examples_independent(network: Network, inputs: Tensor, h: Tensor, first_row: int) -> None:
@@ -100,7 +174,8 @@ def _raise_dependent(network, inputs, h, row, tolerance):
     if (network.forward(inputs) - network.forward(inputs)).abs().max() > tolerance:
         raise DomainError(
             "two forward passes of the model on the same inputs differ; expected a "
-            "deterministic model. Switch sampling and dropout off, usually with model.eval()."
+            "deterministic model. Switch sampling and dropout off, usually with model.eval(), and "
+            "let no forward pass change the model's buffers."
         )
     raise DomainError(
         f"the model's output for input {row} changes with the rest of "

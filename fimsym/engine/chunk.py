@@ -13,24 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimsym.engine import bounded
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.chain import Start
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.network import Block
+from fimsym.engine.powers import DEGREES, into_rows, powers_of, scaled, spread_of
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
-
-_POWERS = {
-    "fisher": 2,
-    "variance_score_squared": 4,
-    "variance_negative_hessian": 4,
-    "covariance": 4,
-    **{name: 2 if name.startswith("fisher") else 4 for name in bounded.NAMES},
-}
-"""Degree of every quantity in u, of which v counts two."""
 
 _MANY_CLASSES = 32
 """So many that moments of columns cost less than gradients."""
@@ -87,7 +78,7 @@ class Chunk:
     def add(self, name: str, uses: list[Use]) -> str:
         """Add a parameter's quantities; return the road it took."""
         block = self.blocks[name]
-        uses = [use for use in uses if use.node in self.found or use.node is self.start.last]
+        uses = [use for use in uses if self.reaches(use)]
         if not uses:
             return "structured"
         first, *others = uses
@@ -100,8 +91,14 @@ class Chunk:
             self._add_shared(block, uses)
         return "shared"
 
+    def reaches(self, use: Use) -> bool:
+        """Tell whether h depends on a use."""
+        return use.node in self.found or use.node is self.start.last
+
     def once(self, use: Use) -> bool:
         """Tell whether a use is one product, or one shift, per example."""
+        if not self.reaches(use):
+            return False
         if isinstance(use, Product):
             return len(use.inputs) == self.batch
         if not isinstance(use, Affine) or use.factor is not None or use.sign != 1:
@@ -119,21 +116,21 @@ class Chunk:
         values = self.neurons[use.node]
         if isinstance(use, Product):
             key = use.inputs.data_ptr()
-            powers = self.powers.setdefault(key, _powers_of(use.inputs.detach()))
-            pairs = {q: (v, powers[_POWERS[q]].to(v.dtype)) for q, v in values.items()}
+            powers = self.powers.setdefault(key, powers_of(use.inputs.detach()))
+            pairs = {q: (v, powers[DEGREES[q]].to(v.dtype)) for q, v in values.items()}
             totals = {q: value.T @ a if use.transposed else a.T @ value
                       for q, (value, a) in pairs.items()}  # fmt: skip
             spread = None
             if "fisher" in values and self.spread:
                 left, right = pairs["fisher"]
-                spread = _spread(left, right) if use.transposed else _spread(right, left)
+                spread = spread_of(left, right) if use.transposed else spread_of(right, left)
         else:
             totals = {q: value.sum(0) for q, value in values.items()}
             spread = None
             if "fisher" in values and self.spread:
                 value = values["fisher"].double()
                 spread = (value - totals["fisher"] / self.batch).square().sum(0)
-        self._put(block, totals, spread)
+        self._put(slice(block.start, block.stop), totals, spread)
 
     def _neuron_values(self, node) -> dict[str, Tensor]:
         """Return the quantities of every neuron of a node, [batch, neuron]."""
@@ -146,7 +143,7 @@ class Chunk:
             return self.neurons[node]
         u = self.found.swept[node].transpose(0, 1)
         if node in self.curved:
-            return self.head.values(self.asked, self.h, u, self.curved[node])
+            return self.values_of_bent(slice(None), u, self.curved[node])
         return self._values(u)
 
     def _add_chain(self) -> None:
@@ -156,7 +153,7 @@ class Chunk:
         if by_columns and self.law is not None and self.start.columns is not None:
             columns = self.head.columns(self.start.columns)
             values = self._of_law(self.law.moments_of_columns(columns))
-            self.neurons[first.node] = _scaled(values, self.found.chain.slopes[first.node])
+            self.neurons[first.node] = scaled(values, self.found.chain.slopes[first.node])
             if len(self.found.chain.links) == 1:
                 return
         for rows in self.found.chain.blocks():
@@ -174,9 +171,20 @@ class Chunk:
 
     def _of_block(self, node, rows: slice, u: Tensor, v: Tensor | None) -> dict[str, Tensor]:
         if node in self.curved:
-            return self.head.values(self.asked, self.h[rows], u, self.curved[node][rows])
-        if node not in self.bent:
+            v = self.curved[node][rows]
+        elif node not in self.bent:
             return self._values(u, rows)
+        assert v is not None
+        return self.values_of_bent(rows, u, v)
+
+    def values_of_bent(self, rows: slice | Tensor, u: Tensor, v: Tensor) -> dict[str, Tensor]:
+        """Return the quantities asked for, each [batch, param].
+
+        Args:
+            rows: Which examples these are.
+            u: ∂o/∂θ, [batch, output, param]; less its mean under the law if there is one.
+            v: ∂²o/∂θ², likewise.
+        """
         if self.law is not None:
             return self._of_law(self.law[rows].moments(u, v, True))
         return self.head.values(self.asked, self.h[rows], u, v)
@@ -197,13 +205,17 @@ class Chunk:
         row = block.size // max(1, height)
         unit = max(use.unit for use in uses)
         size = max(1, _BLOCK // (self.batch * self.h.shape[1] * row * unit)) * unit
-        places = [(use, self._of_use(use)) for use in uses]
+        places = self.places(uses)
         for first in range(0, height, size):
             part = slice(first, min(first + size, height))
             u = functools.reduce(torch.add, (use.jacobian(g, part) for use, g in places))
             values = self._values(u)
             at = slice(block.start + first * row, block.start + part.stop * row)
             self.sums.add(at, self.count, values)
+
+    def places(self, uses: list[Use]) -> list[tuple[Use, Tensor]]:
+        """Return uses with the gradients there, [output, batch, position, *channels]."""
+        return [(use, self._of_use(use)) for use in uses]
 
     def _values(self, u: Tensor, rows: slice | Tensor = slice(None)) -> dict[str, Tensor]:
         """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param].
@@ -261,47 +273,36 @@ class Chunk:
         picked = g[:, example, position].transpose(0, 1)
         u = g.new_zeros(len(keys), outputs, features).index_add_(0, inverse, picked)
         owner, row = keys // use.shape[0], keys % use.shape[0]
-        values = self._values(u, owner)
+        self.put_looked_up(block, use, row, slice(0, features), self._values(u, owner))
+
+    def put_looked_up(self, block: Block, use: Lookup, row: Tensor, columns: slice, values) -> None:
+        """Add quantities [pair, column] of pairs of an example and a row of a table.
+
+        Args:
+            block: The table in the sums.
+            use: Its lookup.
+            row: Row of each pair.
+            columns: Which columns.
+            values: The quantities asked for.
+        """
+        height, width = use.shape
         totals, spread = {}, None
         for quantity, value in values.items():
             value = value.double()
-            totals[quantity] = _into(row, value, use.shape[0])
+            totals[quantity] = into_rows(row, value, height)
             if quantity == "fisher" and self.spread:
                 mean = totals[quantity] / self.batch
-                seen = _into(row, torch.ones_like(value), use.shape[0])
-                about = _into(row, (value - mean[row]).square(), use.shape[0])
-                spread = (about + (self.batch - seen) * mean.square()).flatten()
-        self._put(block, totals, spread)
-
-    def _put(self, block: Block, totals, spread) -> None:
+                seen = into_rows(row, torch.ones_like(value), height)
+                about = into_rows(row, (value - mean[row]).square(), height)
+                spread = about + (self.batch - seen) * mean.square()
         where = slice(block.start, block.stop)
+        if columns != slice(0, width):
+            whole = torch.arange(block.start, block.stop, device=row.device)
+            where = whole.reshape(height, width)[:, columns].flatten()
+        self._put(where, totals, spread)
+
+    def _put(self, where: slice | Tensor, totals, spread) -> None:
         totals = {quantity: total.flatten() for quantity, total in totals.items()}
         if spread is not None:
             spread = spread.flatten()
         self.sums.add_totals(where, self.count, self.batch, totals, spread)
-
-
-def _scaled(values: Mapping[str, Tensor], slope: Tensor) -> dict[str, Tensor]:
-    """Return the quantities of φ'(z) u from those of u."""
-    square = slope.square()
-    scales = {2: square, 4: square.square()}
-    return {q: value * scales[_POWERS[q]].to(value.dtype) for q, value in values.items()}
-
-
-def _powers_of(inputs: Tensor) -> dict[int, Tensor]:
-    squares = inputs.square()
-    return {2: squares, 4: squares.square()}
-
-
-def _into(rows: Tensor, values: Tensor, height: int) -> Tensor:
-    """Return values [pair, feature] summed into the rows of a table."""
-    return values.new_zeros(height, values.shape[1]).index_add_(0, rows, values)
-
-
-def _spread(left: Tensor, right: Tensor) -> Tensor:
-    """Return Σ_b (x_b − x̄)² of x_b = f_b a_b, each product of small deviations."""
-    f, a = left.mean(0), right.mean(0)
-    df, da = left - f, right - a
-    about = df.square().T @ right.square()
-    about += 2 * f[:, None] * (df.T @ (right * da)) + f.square()[:, None] * da.square().sum(0)
-    return (about - (df.T @ da).square() / len(left)).clamp(min=0)

@@ -1,26 +1,71 @@
-"""∂²h/∂z² of neurons, by second-order Taylor series along every neuron at once."""
+"""Exact ∂²h/∂θ² of any parameter: down a chain of layers, or by tangents through a tape."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fimsym.engine import graph as graphs
 from fimsym.engine.chain import Chain, start_of
+from fimsym.engine.classes import Classes
 from fimsym.engine.derivatives import curvatures_along
+from fimsym.engine.examined import Examined, examine, expanded
+from fimsym.engine.expansion import Expansion
 from fimsym.engine.graph import Graph
-from fimsym.engine.jets import Jet, NoJetRule, Shifted, is_affine_along, second_order
 from fimsym.engine.network import Network
+from fimsym.engine.recording import NoTape
+from fimsym.engine.tiles import tiles
 from fimsym.engine.uses import Affine, Product, Use
-from fimsym.errors import UnsupportedError
 
-DIRECTIONS = 64
-"""How many neurons are taken at a time."""
+
+class Second:
+    """Second derivatives of some inputs, and which of them hold.
+
+    Args:
+        network: The network.
+        inputs: The inputs, [batch, …].
+        law: Take v less its mean under this law.
+        record: What is known of such networks.
+    """
+
+    def __init__(self, network: Network, inputs: Tensor, law: Classes | None, record: Examined):
+        self.record = record
+        self._given = network, inputs, law
+
+    @property
+    def zero(self) -> frozenset[str]:
+        """Parameters whose second derivatives vanish."""
+        return self.record.zero
+
+    @functools.cached_property
+    def expansion(self) -> Expansion | None:
+        """Where they are taken; None if there is no way."""
+        tape = self.record.tape
+        found = expanded(*self._given) if tape is not None else None
+        if found is None or tape is None or found.tape.signature != tape.signature:
+            return None
+        found.tape.follow(tape)
+        return found
+
+    @functools.cached_property
+    def right(self) -> frozenset[str]:
+        """Parameters for which they hold, for these inputs."""
+        expansion, record = self.expansion, self.record
+        if expansion is None:
+            return record.zero
+        try:
+            expansion.prepare()
+        except (NoTape, RuntimeError):
+            return record.zero
+        bent = {name: expansion.plan_of(name).bent for name in record.right - record.zero}
+        return record.zero | {name for name, at in bent.items() if at <= expansion.owned}
 
 
 class Curvatures:
-    """Second derivatives along pre-activations, compared with double backward passes.
+    """Second derivatives of a network, compared with double backward passes.
 
     Args:
         network: The network.
@@ -30,72 +75,87 @@ class Curvatures:
         self._network = network
         self._double = network.double
         self._blocks = dict(network.parameters())
+        self._records: dict[tuple, Examined] = {}
         self._holds: dict[str, bool] = {}
-        self._affine: dict[tuple[str, tuple], bool] = {}
+        self._neurons: dict[tuple, bool] = {}
 
-    def vanish(self, name: str, graph: Graph, inputs: Tensor) -> bool:
-        """Tell whether h is affine in a parameter, off the kinks of what is piecewise linear.
-
-        It is proven by one sweep along a direction that moves every entry, and compared with
-        double backward passes at some entries.
+    def of(self, graph: Graph, inputs: Tensor, law: Classes | None = None) -> Second:
+        """Return the second derivatives of some inputs.
 
         Args:
-            name: The parameter.
             graph: Graph of a forward pass of the inputs.
-            inputs: Some inputs, [batch, …].
+            inputs: The inputs, [batch, …].
+            law: Take v less its mean under this law.
         """
-        key = name, graph.signature
-        if key not in self._affine:
-            self._affine[key] = self._is_affine(name, inputs[:1])
-        return self._affine[key]
+        key = graph.signature, min(len(inputs), 2)
+        several = self._records.get((graph.signature, 2))
+        if key not in self._records and several is not None and several.tape is not None:
+            alone = Second(self._network, inputs, law, several)
+            if alone.expansion is not None:  # a single input does the same things
+                return alone
+        if key not in self._records:
+            self._records[key] = examine(self._network, inputs[:2])
+        return Second(self._network, inputs, law, self._records[key])
 
-    def _is_affine(self, name: str, inputs: Tensor) -> bool:
-        inputs = inputs.double() if inputs.is_floating_point() else inputs
-        network, block = self._double, self._blocks[name]
-        value = network.split(network.theta)[name]
-
-        def run(direction):
-            return network.replaced(name, Jet(value, direction), inputs)
-
-        try:
-            if not is_affine_along(run, torch.ones_like(value)):
-                return False
-            outputs = network.forward(inputs).shape[1]
-            along = torch.linspace(0.5, 1.5, outputs, dtype=torch.float64, device=value.device)
-            places = sorted({0, block.size // 2, block.size - 1})
-            found = curvatures_along(network, block, inputs[0], along, places)
-            return not bool(found.any())
-        except (NoJetRule, UnsupportedError):
-            return False
+    def distrust(self, second: Second) -> None:
+        """Take no second derivatives of such networks by tangents any more."""
+        for key, record in self._records.items():
+            if record is second.record:
+                self._records[key] = Examined(zero=record.zero, right=record.zero)
 
     def of_neurons(
-        self, names: list[str], uses: dict[str, list[Use]], inputs: Tensor
+        self, names: Sequence[str], uses: Mapping[str, list[Use]], second: Second, limit: float
     ) -> Tensor | None:
         """Return v of the neurons that parameters feed, [batch, output, neuron].
 
         Args:
-            names: Parameters of one layer, a product's weight or a shift.
-            uses: The single use of each.
-            inputs: Some inputs, [batch, …].
+            names: Parameters of one layer, each used once per example.
+            uses: The use of each.
+            second: Of some inputs.
+            limit: Bytes that may be held at once.
 
         Returns:
-            None if the layer has no exact rule, or the rule disagrees.
+            None if there is no way that holds.
         """
-        for name in sorted(names, key=lambda name: isinstance(uses[name][0], Affine)):
-            use = uses[name][0]
-            if isinstance(use, Product) and not use.transposed:
-                continue
-            try:
-                if name not in self._holds:
-                    self._holds[name] = self._agrees(name, use, inputs, self._curved)
-                if self._holds[name]:
-                    neurons = torch.arange(use.shape[0], device=inputs.device)
-                    return self._curved(self._network, name, use, inputs, neurons)
-            except NoJetRule:
-                self._holds[name] = False
-        return None
+        expansion = second.expansion
+        if expansion is None or not second.right.issuperset(names):
+            return None
+        shifts = [name for name in names if isinstance(uses[name][0], Affine)]
+        name = shifts[0] if shifts else names[0]
+        use = uses[name][0]
+        width = use.shape[0] if not isinstance(use, Product) or use.transposed else use.shape[1]
+        h = expansion.h.detach()
+        cost = second.record.cost(name).times(len(h), both=h.shape[1])
+        whole = h.new_zeros(*h.shape, width)
+        try:
+            for rows, column in tiles(cost, width, 1, limit, h.element_size()):
+                if shifts:
+                    v = expansion.rows(name, rows, column)
+                    v = v if v is None else v.squeeze(-1)
+                else:
+                    v = expansion.neurons(name, rows)
+                if v is not None:
+                    whole[..., rows] = v
+            return whole if shifts or self._fits(name, use, expansion, whole) else None
+        except NoTape:
+            return None
 
-    def of_chain_hold(self, name: str, uses: dict[str, list[Use]], inputs: Tensor) -> bool:
+    def _fits(self, name: str, use: Use, expansion: Expansion, v: Tensor) -> bool:
+        """Compare neurons' v with that of an entry of the weight: it is v a² there."""
+        assert isinstance(use, Product)
+        key = expansion.tape.signature, name
+        if key not in self._neurons:
+            a = use.inputs[0].detach()
+            row, column = int(v[0].abs().amax(0).argmax()), int(a.abs().argmax())
+            pair = (row, column) if use.transposed else (column, row)
+            truth = expansion.rows(name, *([n] for n in pair))
+            truth = torch.zeros_like(v[0, :, row]) if truth is None else truth[0, :, 0, 0]
+            found = v[0, :, row] * a[column].square()
+            rounding = 1e3 * torch.finfo(v.dtype).eps
+            self._neurons[key] = bool((found - truth).abs().max() <= rounding * found.abs().max())
+        return self._neurons[key]
+
+    def of_chain_hold(self, name: str, uses: Mapping[str, list[Use]], inputs: Tensor) -> bool:
         """Tell whether a chain of layers gives a parameter's neurons their second derivatives.
 
         Args:
@@ -103,51 +163,30 @@ class Curvatures:
             uses: The single use of each.
             inputs: Some inputs, [batch, …].
         """
-        key = f"{name} in a chain"
-        if key not in self._holds:
-            self._holds[key] = self._agrees(name, uses[name][0], inputs, self._of_chain)
-        return self._holds[key]
+        if name not in self._holds:
+            self._holds[name] = self._agrees(name, uses[name][0], inputs)
+        return self._holds[name]
 
-    def _of_chain(self, network, name, use, inputs, neurons) -> Tensor:
-        h, leaves = network.traced(inputs)
+    def _of_chain(self, name: str, inputs: Tensor, neurons: Tensor) -> Tensor | None:
+        h, leaves = self._double.traced(inputs)
         graph = graphs.read(h, leaves)
         found = graph.uses[name]
-        if not found:
-            raise NoJetRule(name)
         start = start_of(graph)
         chain = Chain(start, len(start.links), h.detach(), None, True)
         for node, _, v in chain.along(slice(None)):
-            if node is found[0].node and v is not None:
+            if found and node is found[0].node and v is not None:
                 return v[..., neurons]
-        raise NoJetRule(name)
+        return None
 
-    def _curved(self, network: Network, name: str, use: Use, inputs: Tensor, neurons: Tensor):
-        """Return v of some neurons, [batch, output, neuron]."""
-        value = network.split(network.theta)[name]
-
-        by_position = isinstance(use, Product)
-
-        def run(direction):
-            moving = (Shifted if by_position else Jet)(value, direction)
-            return network.replaced(name, moving, inputs)
-
-        found = []
-        for chosen in neurons.split(DIRECTIONS):
-            along = chosen if by_position else functional.one_hot(chosen, len(value)).to(value)
-            _, second = second_order(run, along)
-            if second is None:  # proven to vanish
-                h = network.forward(inputs)
-                return h.new_zeros(1, 1, 1).expand(*h.shape, len(neurons))
-            found.append(second)
-        return torch.cat(found).permute(1, 2, 0)
-
-    def _agrees(self, name: str, use: Use, inputs: Tensor, way) -> bool:
-        """Compare a way for one example with double backward passes in float64."""
+    def _agrees(self, name: str, use: Use, inputs: Tensor) -> bool:
+        """Compare the chain for one example with double backward passes in float64."""
         example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
         count = use.shape[0]
         neurons = torch.arange(0, count, max(1, count // 3), device=inputs.device)
-        rule = way(self._double, name, use, example, neurons)[0]
-        places = neurons
+        rule = self._of_chain(name, example, neurons)
+        if rule is None or (isinstance(use, Product) and not use.transposed):
+            return False
+        rule, places = rule[0], neurons
         if isinstance(use, Product):
             a = use.inputs[0].detach().double()
             column = int(a.abs().argmax())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fimsym.engine.accumulate import ERROR, Accumulator
-from fimsym.engine.derivatives import Differentiator
+from fimsym.engine.curvatures import Second
+from fimsym.engine.derivatives import Differentiator, require_finite
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.memory import first_order_chunks, second_order_chunks
 from fimsym.engine.network import Block, Network
 from fimsym.engine.stochastic import Probes, Probing
+from fimsym.engine.tiles import Cost, ranges
+from fimsym.engine.work import Unit
 
 _COPIES_OF_PROBES = 30
 
@@ -40,48 +44,103 @@ class Functional:
         self._head = head
         self._asked = asked
         self._limit = limit
-        self._first: Differentiator | None = None
-        self._second: Differentiator | None = None
+        self._taken: dict[str, Differentiator] = {}
         self._probing = probing
         self._probes: Probes | None = None
+        self._along_tape = False
 
     @property
     def ways(self) -> dict[str, str]:
         """How first and second derivatives were taken, where any were."""
-        used = {"first": self._first, "second": self._probes or self._second}
-        return {order: way.way for order, way in used.items() if way is not None}
+        ways = {order: way.way for order, way in self._taken.items()}
+        if self._probes is not None:
+            ways["second"] = self._probes.way
+        elif self._along_tape:
+            for order in ("first", "second"):
+                ways[order] = "; ".join(filter(None, ("tangents", ways.get(order))))
+        return ways
 
-    def blocks(self, names: Collection[str], outputs: int) -> list[Block]:
-        """Return the ranges of the parameters that are taken at a time."""
-        return self._chunks(names, outputs)[0]
+    @property
+    def stochastic(self) -> bool:
+        """Whether second derivatives are estimated."""
+        return self._probing is not None
 
     def rows(self, names: Collection[str], outputs: int) -> int:
         """Return how many inputs fit."""
         return self._chunks(names, outputs)[1]
 
-    def add(
-        self, names: Collection[str], h: Tensor, inputs: Tensor, count: int, sums: Accumulator
-    ) -> Iterator[Block]:
-        """Add the quantities of some inputs, and yield each block when it is done."""
-        outputs = h.shape[1]
+    def units(
+        self,
+        names: Collection[str],
+        h: Tensor,
+        inputs: Tensor,
+        count: int,
+        sums: Accumulator,
+        second: Second | None,
+    ) -> dict[str, list[Unit]]:
+        """Return the work that the quantities of some inputs take, by parameter or together.
+
+        Args:
+            names: Parameters.
+            h: Outputs of the inputs.
+            inputs: The inputs.
+            count: How many `sums` holds already.
+            sums: What is added to.
+            second: Second derivatives of the inputs.
+        """
+        taped: list[str] = []
+        if second is not None and names and self._probing is None:
+            taped = [name for name in names if name in second.right and second.expansion]
+        work: dict[str, list[Unit]] = {}
+        for name in taped:
+            assert second is not None
+            blocks = self._blocks_of(name, second.record.cost(name), h)
+            add = self._add_taped
+            work[name] = [partial(add, block, h, count, sums, second) for block in blocks]
+        rest = set(names) - set(taped)
+        if rest:
+            blocks = self._chunks(rest, h.shape[1])[0]
+            at = h, inputs, count, sums
+            work["the other parameters"] = [partial(self._add, block, *at) for block in blocks]
+        return work
+
+    def _blocks_of(self, name: str, cost: Cost, h: Tensor) -> list[Block]:
+        """Cut a parameter into ranges of whole rows, or of part of one."""
+        own = dict(self._network.parameters())[name]
+        shape = self._network.shapes[name]
+        rows = shape[0] if shape else 1
+        width = own.size // rows
+        outputs, size = h.shape[1], h.element_size()
+        evaluated = outputs * self._head.width(h.dtype) / size
+        held = cost.times(len(h), both=evaluated)
+        cut = ranges(held, rows, width, self._limit, size)
+        return [Block(own.start + a, own.start + b) for a, b in cut]
+
+    def _add_taped(self, block, h, count, sums, second: Second) -> None:
+        assert second.expansion is not None
+        first, v = second.expansion.block(block)
+        for order, found in (("first", first), ("second", v)):
+            require_finite(self._network, block, found, order, count)
+        self._along_tape = True
+        values = self._head.values(self._asked, h, first, v)
+        sums.add(slice(block.start, block.stop), count, values)
+
+    def _add(self, block, h, inputs, count, sums) -> None:
         needs_first, needs_second = self._head.orders(self._asked)
-        if needs_first and self._first is None:
-            self._first = Differentiator(self._network, "first")
+        at = (block, inputs, count, h.shape[1])
+        first = self._differentiated("first")(*at) if needs_first else None
         if needs_second and self._probing is not None:
             self._probes = self._probes or Probes(self._network, self._probing)
-        elif needs_second and self._second is None:
-            self._second = Differentiator(self._network, "second")
-        for block in self.blocks(names, outputs):
-            at = (block, inputs, count, outputs)
-            first = self._first(*at) if self._first else None
-            if self._probes is not None:
-                self._add_estimates(block, h, first, inputs, count, sums)
-                yield block
-                continue
-            second = self._second(*at) if self._second else None
-            values = self._head.values(self._asked, h, first, second)
-            sums.add(slice(block.start, block.stop), count, values)
-            yield block
+            self._add_estimates(block, h, first, inputs, count, sums)
+            return
+        second = self._differentiated("second")(*at) if needs_second else None
+        values = self._head.values(self._asked, h, first, second)
+        sums.add(slice(block.start, block.stop), count, values)
+
+    def _differentiated(self, order: str) -> Differentiator:
+        if order not in self._taken:
+            self._taken[order] = Differentiator(self._network, order)
+        return self._taken[order]
 
     def _add_estimates(self, block, h, u, inputs, count, sums) -> None:
         """Add estimates of V₂ and Cov, and the variance of what is added."""
@@ -90,7 +149,7 @@ class Functional:
         values = self._head.values(exact, h, u, None) if exact else {}
         found = [
             self._head.of_estimates(self._asked, h, u, one, other)
-            for one, other in self._probes(block, inputs)
+            for one, other in self._probes(block, inputs, count)
         ]
         place, errors = slice(block.start, block.stop), {}
         for quantity in found[0]:

@@ -25,6 +25,8 @@ ELEMENTWISE = {
 """Operations whose Jacobian is diagonal, with one input."""
 
 _BATCHED_BADLY = {"PreluKernelBackward0"}
+_SAME = {"ReshapeAliasBackward0": "ViewBackward0"}
+"""Which of the two a reshape becomes depends on who watches."""
 _LOOPED = {"ConvolutionBackward0"}
 
 
@@ -66,7 +68,7 @@ def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
         h: Result of the forward pass.
         leaves: The trainable parameters, leaf tensors that require grad.
     """
-    nodes = _walk(h.grad_fn)
+    nodes = walk(h.grad_fn)
     names = {id(leaf): name for name, leaf in leaves.items()}
     places = {node: place for place, node in enumerate(nodes)}
     consumers: dict[Any, list[tuple[Any, int]]] = {}
@@ -82,20 +84,21 @@ def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
             if other is not None:
                 consumers.setdefault(other, []).append((node, index))
                 edges.append((places[other], number))
-        signature.append((node.name(), owner, tuple(edges)))
+        name = _SAME.get(node.name(), node.name())
+        signature.append((name, owner, tuple(edges)))
     uses = {name: _uses(owners.get(name), consumers, leaf.shape) for name, leaf in leaves.items()}
     return Graph(h, nodes, tuple(signature), consumers, uses)
 
 
 def pads(h: Tensor) -> bool:
     """Tell whether an embedding on the way to h gives one of its rows no gradient."""
-    nodes = _walk(h.grad_fn) if h.requires_grad else []
+    nodes = walk(h.grad_fn) if h.requires_grad else []
     tables = [node for node in nodes if node.name() == "EmbeddingBackward0"]
     # Autograd hands −1 out as an unsigned number where there is no padding.
     return any(0 <= node._saved_padding_idx < 2**62 for node in tables)
 
 
-def _walk(root: Any) -> list[Any]:
+def walk(root: Any) -> list[Any]:
     """Return every node below the root, in an order that depends on the graph alone."""
     seen, found, stack = {root}, [], [root]
     while stack:

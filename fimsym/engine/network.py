@@ -6,17 +6,15 @@ import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fimsym.engine.models import check_mode, check_parameters, without_checkpoints
 from fimsym.errors import DomainError, ShapeError, UnsupportedError
-
-_RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
-_BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Network:
                 "a TorchScript module cannot be differentiated per example; expected a plain "
                 "torch.nn.Module. Pass the module it was scripted from."
             )
-        _check_mode(model)
+        check_mode(model)
         named = dict(model.named_parameters())
         for name, parameter in named.items():
             if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -71,7 +69,7 @@ class Network:
                     "the model on one batch first."
                 )
         trainable = {name: p.detach() for name, p in named.items() if p.requires_grad}
-        _check_parameters(trainable, named)
+        check_parameters(trainable, named)
         first = next(iter(trainable.values()))
         self.model = model
         self.device = first.device if device is None else _device(device)
@@ -88,6 +86,7 @@ class Network:
         self.theta = flat.to(self.device, self.dtype)
         sizes = [p.numel() for p in trainable.values()]
         self._ends = torch.tensor(sizes).cumsum(0).tolist()
+        self._paths = _paths(model)
         self._starts = [end - size for end, size in zip(self._ends, sizes, strict=True)]
 
     @property
@@ -107,6 +106,13 @@ class Network:
         copied.dtype = torch.float64
         copied.theta = self.theta.double()
         copied._fixed = {n: _cast(t, torch.float64) for n, t in self._fixed.items()}
+        return copied
+
+    def moved(self, shift: Tensor) -> Network:
+        """Return the same network with other values of the parameters, theta + shift."""
+        copied = copy.copy(self)
+        copied.__dict__.pop("double", None)
+        copied.theta = self.theta + shift
         return copied
 
     def blocks(self, limit: int, names: Collection[str]) -> list[Block]:
@@ -129,16 +135,36 @@ class Network:
 
     def traced(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return h for a batch with its autograd graph, and the parameters it starts from."""
-        leaves = {
+        leaves = self.leaves()
+        before = self.theta._version, inputs._version
+        places = {name: leaf.data_ptr() for name, leaf in leaves.items()}
+        with _explained(self, inputs):
+            h = self._call(leaves, inputs)
+        moved = [name for name, leaf in leaves.items() if leaf.data_ptr() != places[name]]
+        if moved or (self.theta._version, inputs._version) != before:
+            what = "its input" if inputs._version != before[1] else "a parameter"
+            raise _writes(f"parameter {moved[0]!r}" if moved else what)
+        return h, leaves
+
+    def check_unchanged(self, inputs: Tensor) -> None:
+        """Raise UnsupportedError if a forward pass writes to parameters behind autograd's back."""
+        before = self.theta.clone()
+        with torch.no_grad():
+            self.forward(inputs)
+        changed = (before != self.theta).nonzero()
+        if len(changed):
+            raise _writes(f"parameter {self.name_at(int(changed[0]))!r}")
+
+    def leaves(self) -> dict[str, Tensor]:
+        """Return the parameters as tensors that require grad."""
+        return {
             name: self.theta[own.start : own.stop].view(self.shapes[name]).requires_grad_()
             for name, own in self.parameters()
         }
-        with _explained(self, inputs):
-            return self._call(leaves, inputs), leaves
 
-    def replaced(self, name: str, value: Tensor, inputs: Tensor) -> Tensor:
-        """Return h for a batch, with one parameter replaced."""
-        return self._call({**self.split(self.theta), name: value}, inputs)
+    def called(self, parameters: Mapping[str, Any], inputs: Tensor) -> Tensor:
+        """Return h for a batch, with these in place of all parameters."""
+        return self._call(parameters, inputs)
 
     def of_block(self, block: Block, values: Tensor, example: Tensor) -> Tensor:
         """Return h [output] of one input, with the parameters of `block` set to `values`."""
@@ -184,8 +210,11 @@ class Network:
             named[name] = flat.reshape(self.shapes[name])
         return named
 
-    def _call(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        output = functional_call(self.model, {**self._fixed, **parameters}, (inputs,))
+    def _call(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        named = {**self._fixed, **parameters}
+        given = {path: named[name] for path, name in self._paths.items()}
+        with without_checkpoints():
+            output = functional_call(self.model, given, (inputs,), tie_weights=False)
         if not isinstance(output, Tensor):
             raise ShapeError(
                 f"the model must return one tensor [batch, output]; got a "
@@ -195,16 +224,11 @@ class Network:
         return output
 
 
-@contextlib.contextmanager
-def differentiable_kernels() -> Iterator[None]:
-    """Use attention kernels that have second derivatives; restore the setting afterwards."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+def _writes(what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"a forward pass of the model changes {what} in place; expected one that leaves parameters "
+        "and inputs alone. Compute what it needs from them instead: w = 0.9 * self.weight."
+    )
 
 
 @contextlib.contextmanager
@@ -246,41 +270,18 @@ def _device(device):
         ) from None
 
 
-def _check_mode(model):
-    for name, module in model.named_modules():
-        shown = f"{type(module).__name__} at {name!r}" if name else type(module).__name__
-        recurrent = isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout
-        random = isinstance(module, _RANDOM_IN_TRAINING) and getattr(module, "p", 1) > 0
-        if module.training and (random or recurrent):
-            raise DomainError(
-                f"the model is in training mode with {shown}, which makes its output random; "
-                "expected a deterministic model. Call model.eval() first."
-            )
-        if isinstance(module, _BATCH_NORM) and (module.training or module.running_mean is None):
-            raise DomainError(
-                f"the model has {shown} that uses the batch's own statistics, so that examples "
-                "are not independent; expected stored statistics. Call model.eval() first"
-                + ("." if module.running_mean is not None else ", with track_running_stats=True.")
-            )
+def _paths(model: nn.Module) -> dict[str, str]:
+    """Return, for every parameter and buffer of every module, the name it has in the model.
 
-
-def _check_parameters(trainable, named):
-    if not trainable:
-        raise UnsupportedError(
-            f"the model has no trainable parameter ({len(named)} frozen). "
-            "Set requires_grad=True on those to analyse."
-        )
-    dtypes = {p.dtype for p in trainable.values()}
-    if len(dtypes) > 1:
-        raise UnsupportedError(
-            f"the trainable parameters have mixed dtypes {sorted(map(str, dtypes))}; expected "
-            "one. Convert the model, for example with model.double()."
-        )
-    for name, parameter in trainable.items():
-        if not parameter.is_floating_point():
-            raise DomainError(f"parameter {name!r} is {parameter.dtype}; expected a real dtype.")
-        if not bool(parameter.isfinite().all()):
-            raise DomainError(
-                f"parameter {name!r} has values that are not finite; expected finite numbers. "
-                "Check that training has not diverged."
-            )
+    A module that is at several places of the model counts once: torch would put back at the
+    second what it had put in at the first.
+    """
+    names = {id(p): name for name, p in (*model.named_parameters(), *model.named_buffers())}
+    found = {}
+    for prefix, module in model.named_modules():
+        own = {**module._parameters, **module._buffers}
+        for attribute, tensor in own.items():
+            if tensor is not None:
+                path = f"{prefix}.{attribute}" if prefix else attribute
+                found[path] = names[id(tensor)]
+    return found

@@ -13,6 +13,8 @@ Source: Soen & Sun (2024), section 5; chain rule.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,14 +24,16 @@ from fimsym.engine import bounded
 from fimsym.engine import graph as graphs
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
+from fimsym.engine.bent import Bent
 from fimsym.engine.chain import Start, start_of
 from fimsym.engine.chunk import Chunk
-from fimsym.engine.curvatures import DIRECTIONS, Curvatures
+from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Network
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.uses import Use
+from fimsym.engine.work import Unit
 
 ROADS = ("structured", "shared", "functional")
 """From fast to slow."""
@@ -40,6 +44,23 @@ _TARGET_OF_SWEEPS = 64 * 10**6
 _TARGET_OF_SERIES = 96 * 10**6
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What some inputs take.
+
+    Attributes:
+        add: Adds what takes little.
+        later: Work that second derivatives of shared parameters take, by parameter.
+        rest: Parameters that are left to the functional road.
+        second: Second derivatives of the inputs, if any are wanted.
+    """
+
+    add: Callable[[], None]
+    later: dict[str, list[Unit]]
+    rest: set[str]
+    second: Second | None
+
+
 class Roads:
     """Adds up the quantities of every parameter of which all uses are known.
 
@@ -48,13 +69,21 @@ class Roads:
         head: The law of the labels.
         asked: The quantities to add up.
         limit: Budget in bytes.
+        exact: Take second derivatives of shared parameters here, not by the functional road.
+
+    Attributes:
+        heavy: Whether some parameter takes long.
     """
 
-    def __init__(self, network: Network, head: Head, asked: tuple[str, ...], limit: int):
+    def __init__(
+        self, network: Network, head: Head, asked: tuple[str, ...], limit: int, exact: bool = True
+    ):
         self.network = network
         self.head = head
         self.asked = asked
         self.limit = limit
+        self.exact = exact
+        self.heavy = False
         self.alignment = Alignment(network)
         self.second = head.orders(asked)[1]
         self.curvatures = Curvatures(network)
@@ -66,20 +95,20 @@ class Roads:
         inputs = inputs[:_LOOKED_AT]
         graph = self.trace(inputs)
         known = self.alignment.known(graph, inputs)
-        directions = DIRECTIONS if self.second else 0
         sizes = known.sizes
-        entries = 3 * graph.h.shape[1] * sizes.swept + 2 * sizes.patches
-        entries += (8 + 6 * directions) * sizes.activations
-        each = max(1, self.network.dtype.itemsize * entries)
+        entries = 3 * graph.h.shape[1] * sizes.swept + 2 * sizes.patches + 8 * sizes.activations
         rest = set(self.blocks) - known.orders.keys()
         if self.second:
-            rest |= {
-                name
-                for name, uses in graph.uses.items()
-                if not _single(uses, inputs) and not self.curvatures.vanish(name, graph, inputs)
-            }
+            second = self.curvatures.of(graph, inputs)
+            bent = {name for name, uses in graph.uses.items()
+                    if name not in second.zero and not _single(uses, inputs)}  # fmt: skip
+            rest |= bent - second.right if bent and self.exact else bent
+            entries += int(second.record.base) if bent else 0
+            self.heavy = bool(bent)
+        each = max(1, self.network.dtype.itemsize * entries)
         target = _TARGET_OF_SWEEPS if sizes.swept else _TARGET
         target = _TARGET_OF_SERIES if self.second else target
+        self.heavy |= bool(rest)
         return max(1, min(self.limit, target) // each), rest
 
     def trace(self, inputs: Tensor) -> Graph:
@@ -102,12 +131,8 @@ class Roads:
             self.taken[name] = "functional"
         return uses
 
-    def add(self, graph: Graph, inputs: Tensor, count: int, sums: Accumulator) -> set[str]:
-        """Add the quantities of some inputs, with `count` inputs already added.
-
-        Returns:
-            The names of the parameters that are left to the functional road.
-        """
+    def prepare(self, graph: Graph, inputs: Tensor, count: int, sums: Accumulator) -> Prepared:
+        """Return what is to be added for some inputs, with `count` inputs already added."""
         uses = self.alignment.uses(graph, inputs)
         start = start_of(graph)
         nodes = _below(graph, uses, start)
@@ -121,40 +146,52 @@ class Roads:
                 self.alignment.forget(graph)
                 uses = {}
         chunk = Chunk(self.head, self.asked, self.blocks, graph, start, found, law, sums, count)
-        if self.second:
-            uses = self._with_curvatures(uses, chunk, inputs)
+        second = self.curvatures.of(graph, inputs, law) if self.second else None
+        later = {} if second is None else self._bent(uses, chunk, second, inputs)
         rest = set(self.network.names) - uses.keys()
-        for name, named in uses.items():
-            with torch.no_grad():
-                road = chunk.add(name, named)
-            self.taken[name] = max(self.taken[name], road, key=ROADS.index)
-        for name in rest:
-            self.taken[name] = "functional"
-        return rest
+        self.taken |= dict.fromkeys(rest, "functional")
 
-    def _with_curvatures(self, uses, chunk, inputs) -> dict[str, list[Use]]:
-        """Take ∂²h/∂z² where rows are examples; return the parameters for which that is all.
+        def add() -> None:
+            for name, named in uses.items():
+                road = "shared"
+                if name not in later:
+                    with torch.no_grad():
+                        road = chunk.add(name, named)
+                self.taken[name] = max(self.taken[name], road, key=ROADS.index)
 
-        Where h is affine in a parameter there is nothing to take.
+        return Prepared(add, later, rest, second)
+
+    def _bent(
+        self, uses: dict[str, list[Use]], chunk: Chunk, second: Second, inputs: Tensor
+    ) -> dict[str, list[Unit]]:
+        """Take ∂²h/∂z² where rows are examples; return the work that shared parameters take.
+
+        Parameters without a way that holds are taken out of `uses`. Where h is affine in a
+        parameter there is nothing to take.
         """
-        by_node, kept = {}, {}
-        for name, named in uses.items():
-            if self.curvatures.vanish(name, chunk.graph, inputs):
-                kept[name] = named
-            elif len(named) == 1 and chunk.once(named[0]):
+        by_node: dict[Any, list[str]] = {}
+        later: dict[str, list[Unit]] = {}
+        for name, named in list(uses.items()):
+            if name in second.zero:
+                continue
+            if len(named) == 1 and chunk.once(named[0]):
                 by_node.setdefault(named[0].node, []).append(name)
+            elif self.exact and second.expansion is not None and name in second.right:
+                later[name] = Bent(chunk, second, self.limit).units(name, named)
+            else:
+                del uses[name]
         for node, names in by_node.items():
-            if node in chunk.found.chain.bends and self.curvatures.of_chain_hold(
-                names[0], uses, inputs
-            ):
+            hold = self.curvatures.of_chain_hold
+            if node in chunk.found.chain.bends and hold(names[0], uses, inputs):
                 chunk.bent.add(node)
             elif node is not chunk.start.last:
-                curved = self.curvatures.of_neurons(names, uses, inputs)
-                if curved is None:
+                curved = self.curvatures.of_neurons(names, uses, second, self.limit)
+                if curved is not None:
+                    chunk.curved[node] = curved
                     continue
-                chunk.curved[node] = curved
-            kept |= {name: uses[name] for name in names}
-        return kept
+                for name in names:
+                    del uses[name]
+        return later
 
 
 def _single(uses: list[Use] | None, inputs: Tensor) -> bool:

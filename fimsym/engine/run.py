@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
@@ -12,17 +12,29 @@ from fimsym.engine import bounded, empirical
 from fimsym.engine import data as inputs_of
 from fimsym.engine.accumulate import ERROR, Accumulator
 from fimsym.engine.analysis import Analysis
-from fimsym.engine.checks import check_examples_independent, check_finite, check_outputs
+from fimsym.engine.checks import (
+    check_examples_independent,
+    check_finite,
+    check_outputs,
+    check_own_functions,
+)
 from fimsym.engine.distributed import Ranks, Share
+from fimsym.engine.fitting import Fitting
 from fimsym.engine.functional import Functional
+from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
 from fimsym.engine.labels import several
 from fimsym.engine.network import Network
+from fimsym.engine.recording import NoTape
 from fimsym.engine.roads import Roads
 from fimsym.engine.stochastic import Probing
-from fimsym.errors import FimsymError, ShapeError
+from fimsym.engine.work import Work, duration
+from fimsym.errors import FimsymError, ShapeError, UnsupportedError
 from fimsym.report.progress import progress as progress_bar
+
+_LONG = 30.0
+"""Seconds from which on it is said how long it will take."""
 
 
 class Run:
@@ -33,6 +45,7 @@ class Run:
         head: The law of the labels.
         asked: The quantities to compute.
         limit: Budget of the chunks in bytes.
+        held: Whether the user set it, so that it is to be measured.
         sums: What is added to.
         ranks: The processes that share the inputs.
         probing: How second derivatives are estimated; None to take them exactly.
@@ -44,6 +57,7 @@ class Run:
         head: Head,
         asked: tuple[str, ...],
         limit: int,
+        held: bool,
         sums: Accumulator,
         ranks: Ranks,
         probing: Probing | None = None,
@@ -55,9 +69,14 @@ class Run:
         self.ranks = ranks
         self.count = 0
         self.outputs = 0
-        self.rows = 1
         self.own: int | None = None
-        self.roads = Roads(network, head, asked, limit)
+        self.held = held
+        self.limit = limit
+        self.notes: list[str] = []
+        self.fitting = Fitting(None, True)
+        self._say: Callable[[str], None] = lambda text: None
+        self._expected = False
+        self.roads = Roads(network, head, asked, limit, exact=probing is None)
         self.functional = Functional(network, head, asked, limit, probing)
 
     def analyze(self, data: inputs_of.Data, grouping: str, show: bool) -> Analysis:
@@ -75,12 +94,14 @@ class Run:
         self.own = own = ranks.rows(total)
         rows = inputs_of.Rows(data, ranks.rank, ranks.world)
         what = "analyzing" if ranks.world == 1 else f"analyzing, rank 0 of {ranks.world}"
-        with progress_bar(what, own, show and ranks.rank == 0) as advance:
+        with progress_bar(what, own, show and ranks.rank == 0) as bar:
+            self._say = bar.say
+            work = Work(bar.advance, self._expect, stop)
             for batch in inputs_of.grouped(stop.until_requested(rows), self._wanted):
                 if stop.during_work:
                     break
                 with self._located():
-                    self._add(*inputs_of.placed(batch, self.network), advance)
+                    self._add(*inputs_of.placed(batch, self.network), work)
         return Share(
             count=self.count,
             read=rows.read,
@@ -97,7 +118,7 @@ class Run:
         if not self.outputs:
             with self._located():
                 self._start(inputs_of.placed((inputs, None), self.network)[0])
-        return self.rows
+        return self.fitting.rows(tuple(inputs.shape[1:]))
 
     @contextlib.contextmanager
     def _located(self) -> Iterator[None]:
@@ -106,24 +127,41 @@ class Run:
             yield
         except FimsymError as error:
             raise self.ranks.located(error) from error.__cause__
+        except RuntimeError as error:
+            raise _explained(error) from error
 
-    def _add(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
+    def _add(self, inputs: Tensor, labels: Tensor | None, work: Work) -> None:
         """Add some inputs, as many at a time as fit."""
-        for start in range(0, len(inputs), self.rows):
-            part = slice(start, start + self.rows)
-            self._add_chunk(inputs[part], None if labels is None else labels[part], advance)
+        start, shape = 0, tuple(inputs.shape[1:])
+        while start < len(inputs) and not work.stopped:
+            part = slice(start, start + self.fitting.rows(shape))
+            some = inputs[part]
+            with self.fitting.watched(len(some), shape):
+                self._add_chunk(some, None if labels is None else labels[part], work)
+            start = part.stop
+            needed = self.fitting.needed
+            if self.held and needed and self.count <= len(some):
+                self._tell(
+                    f"max_memory cannot be held: one input takes {needed / 1e6:.0f} MB of tensors. "
+                    "The analysis goes on, one input at a time."
+                )
 
     def _start(self, inputs: Tensor) -> None:
-        """Fix the number of outputs, and of inputs to take at a time."""
+        """Fix the number of outputs, and the most inputs to take at a time."""
         h = check_outputs(self.network, inputs, self.head.minimum_outputs)
         self.outputs = h.shape[1]
-        self.rows, rest = self.roads.rows(inputs)
+        if self.roads.second:
+            check_own_functions(self.network, inputs)
+        rows, rest = self.roads.rows(inputs)
         if rest:
-            self.rows = min(self.rows, self.functional.rows(rest, self.outputs))
+            rows = min(rows, self.functional.rows(rest, self.outputs))
         if self.own:
-            self.rows = math.ceil(self.own / math.ceil(self.own / self.rows))
+            rows = math.ceil(self.own / math.ceil(self.own / rows))
+        heavy = self.roads.heavy and self.roads.second
+        self.fitting = Fitting(self.limit if self.held or heavy else None, not heavy)
+        self.fitting.most = rows
 
-    def _add_chunk(self, inputs: Tensor, labels: Tensor | None, advance) -> None:
+    def _add_chunk(self, inputs: Tensor, labels: Tensor | None, work: Work) -> None:
         graph = self.roads.trace(inputs)
         h = graph.h.detach()
         check_finite(self.network, inputs, h, self.count)
@@ -132,19 +170,55 @@ class Run:
         check_examples_independent(self.network, inputs, h, self.count)
         if labels is not None:
             several(self.head, labels, self.outputs, self.count)
-        rest = self.roads.add(graph, inputs, self.count, self.sums) if self.asked else set()
+        if self.asked and not self._add_quantities(graph, inputs, h, work):
+            return
         if empirical.EMPIRICAL in self.sums.sums:
             uses = self.roads.uses(graph, inputs, compared=bool(self.asked))
             at = (graph, uses, inputs, labels, self.count, self.sums)
             empirical.add(self.network, self.head, *at)
-        done = 0.0
-        if rest:
-            share = len(h) / len(self.functional.blocks(rest, self.outputs))
-            for _ in self.functional.add(rest, h, inputs, self.count, self.sums):
-                advance(share)
-                done += share
-        advance(len(h) - done)
+        if not self.asked:
+            work.done({}, len(h), must=True)
         self.count += len(h)
+
+    def _add_quantities(self, graph: Graph, inputs: Tensor, h: Tensor, work: Work) -> bool:
+        """Add all quantities of some inputs, or none; return False if stopped before the end."""
+        prepared = self.roads.prepare(graph, inputs, self.count, self.sums)
+        rest, second = prepared.rest, prepared.second
+        units = self.functional.units(rest, h, inputs, self.count, self.sums, second)
+        units |= prepared.later
+        blocks = [self.roads.blocks[name] for name in (*prepared.later, *rest)]
+        restore = self.sums.saved(slice(block.start, block.stop) for block in blocks)
+        try:
+            if not work.done(units, len(h), must=self.count == 0):
+                restore()
+                return False
+        except NoTape:
+            restore()
+            assert second is not None
+            self.roads.curvatures.distrust(second)
+            return self._add_quantities(graph, inputs, h, work)
+        prepared.add()
+        return True
+
+    def _tell(self, text: str) -> None:
+        """Keep a note for the result, and show it."""
+        self.notes.append(text)
+        self._say(text)
+
+    def _expect(self, seconds: float, inputs: int) -> None:
+        """Say how long second derivatives take, if they take long."""
+        if self._expected or not self.roads.second or self.functional.stochastic:
+            return
+        whole = seconds / inputs * (self.own or inputs)
+        if whole < _LONG:
+            return
+        self._expected = True
+        span = f"the {self.own} inputs" if self.own else f"{inputs} inputs"
+        self._tell(
+            f"exact second derivatives take one direction for each of many parameters, about "
+            f'{duration(whole)} for {span}. second_derivative="stochastic" estimates them with '
+            "standard errors instead; fisher and variance_score_squared alone need none."
+        )
 
     def _result(self, grouping, share: Share) -> Analysis:
         network = self.network
@@ -179,8 +253,20 @@ class Run:
             standard_errors=errors,
             bounds=limits,
             interrupted=share.interrupted,
+            notes=tuple(self.notes),
             expected_inputs=share.total,
         )
+
+
+def _explained(error: RuntimeError) -> RuntimeError:
+    """Return an error that says what a model does, if it is the model's fault."""
+    reason = str(error).splitlines()[0]
+    if "inplace operation" not in reason:
+        return error
+    return UnsupportedError(
+        "the model writes in place into what its own backward pass needs "
+        f"({reason.partition(', which')[0]}); expected x = x * y instead of x *= y there."
+    )
 
 
 def _check_width(h, outputs):

@@ -35,13 +35,19 @@ class Probing:
     Attributes:
         pairs: Number of independent pairs of probes, at least 2.
         seed: Of the signs.
+        rank: Number of this process.
+        world: Number of processes, which take inputs in turn.
     """
 
     pairs: int = PAIRS
     seed: int = 0
+    rank: int = 0
+    world: int = 1
 
 
-def probing(second_derivative: str, probes: int, seed: int) -> Probing | None:
+def probing(
+    second_derivative: str, probes: int, seed: int, rank: int = 0, world: int = 1
+) -> Probing | None:
     """Return how to estimate second derivatives, None to take them exactly.
 
     Raises:
@@ -56,7 +62,7 @@ def probing(second_derivative: str, probes: int, seed: int) -> Probing | None:
             f"probes must be a whole number of at least 2, from which a standard error follows; "
             f"got {probes!r}."
         )
-    return Probing(probes, seed) if second_derivative == "stochastic" else None
+    return Probing(probes, seed, rank, world) if second_derivative == "stochastic" else None
 
 
 def forward_over_reverse(network: Network, block: Block, inputs: Tensor, z: Tensor) -> Tensor:
@@ -85,6 +91,9 @@ def double_backward(network: Network, block: Block, inputs: Tensor, z: Tensor) -
 class Probes:
     """Draws estimates of v, by the faster way that agrees with double backward passes.
 
+    The signs of an input depend on the seed and on its place in the data, not on the inputs
+    and parameters that are taken with it.
+
     Args:
         network: The network.
         probing: Number of pairs, and seed.
@@ -94,7 +103,7 @@ class Probes:
         self.pairs = probing.pairs
         self._network = network
         self._double = network.double
-        self._generator = torch.Generator().manual_seed(probing.seed)
+        self._probing = probing
         self._product: Product = forward_over_reverse
         self._seen: set[tuple[Block, int]] = set()
 
@@ -103,18 +112,29 @@ class Probes:
         """How second derivatives are taken, and how often."""
         return f"stochastic, {self.pairs} pairs of probes, {self._product.__name__}"
 
-    def __call__(self, block: Block, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield pairs of independent estimates of v, [batch, output, param] each."""
+    def __call__(self, block: Block, inputs: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pairs of independent estimates of v, [batch, output, param] each.
+
+        Args:
+            block: The parameters.
+            inputs: Some inputs.
+            count: How many this process has taken before.
+        """
         self._choose(block, inputs)
-        for _ in range(self.pairs):
-            yield self._estimate(block, inputs), self._estimate(block, inputs)
+        for pair in range(self.pairs):
+            first, second = (self._estimate(block, inputs, count, 2 * pair + n) for n in range(2))
+            yield first, second
 
-    def _signs(self, block, inputs) -> Tensor:
-        signs = torch.randint(2, (len(inputs), block.size), generator=self._generator)
-        return (2 * signs - 1).to(self._network.theta)
+    def _signs(self, block: Block, inputs: Tensor, count: int, draw: int) -> Tensor:
+        """Return the signs of some inputs and parameters, [batch, param]."""
+        own = torch.arange(count, count + len(inputs), device=inputs.device)
+        key = _mixed(own * self._probing.world + self._probing.rank + (self._probing.seed << 32))
+        place = torch.arange(block.start, block.stop, device=inputs.device)
+        bits = _mixed(_mixed(key + draw)[:, None] + place)
+        return (1 - 2 * (bits & 1)).to(self._network.theta)
 
-    def _estimate(self, block, inputs) -> Tensor:
-        z = self._signs(block, inputs)
+    def _estimate(self, block: Block, inputs: Tensor, count: int, draw: int) -> Tensor:
+        z = self._signs(block, inputs, count, draw)
         return self._product(self._network, block, inputs, z).detach() * z.unsqueeze(1)
 
     def _choose(self, block: Block, inputs: Tensor) -> None:
@@ -128,7 +148,7 @@ class Probes:
             self._product = double_backward
 
     def _agrees(self, block: Block, inputs: Tensor) -> bool:
-        z = self._signs(block, inputs)
+        z = self._signs(block, inputs, 0, 0)
         wide = inputs.double() if inputs.is_floating_point() else inputs
         r = torch.linspace(0.5, 1.5, _outputs(self._network, inputs[0]), dtype=torch.float64)
         truth = _along(self._double, block, wide[-1], z[-1].double(), r)
@@ -139,6 +159,17 @@ class Probes:
         found = r.to(found.device) @ found.double()
         rounding = (1e3 * torch.finfo(self._network.dtype).eps) ** 0.5
         return bool((found - truth).abs().max() <= rounding * truth.abs().max() + 1e-30)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Return 64 bits that look random and depend on every bit of whole numbers.
+
+    Source: Steele, Lea & Flood (2014), the finalizer of SplitMix64.
+    """
+    x = x * -7046029254386353131  # wraps around
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
 
 
 def _outputs(network, example) -> int:

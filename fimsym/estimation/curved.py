@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
-from fimsym.engine.curvatures import DIRECTIONS, Curvatures
+from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.derivatives import Differentiator, curvatures_along
 from fimsym.engine.head import Head
 from fimsym.engine.network import Network
@@ -27,6 +27,9 @@ from fimsym.estimation.places import Places, Reduction
 
 _ENTRIES = 2**18
 """Entries of derivatives that are taken at a time by the functional road."""
+
+_HELD = 2**28
+"""Bytes that second derivatives of a layer's neurons may hold at once."""
 
 _KINKED = ("Relu", "LeakyRelu", "PreluKernel", "Hardtanh", "Threshold", "MaxPool", "Abs")
 """How nodes of piecewise linear operations begin."""
@@ -83,15 +86,16 @@ class Curved:
     def entries(self, sizes: Sizes, outputs: int) -> int:
         """Return how many numbers one input takes."""
         held = 16 * outputs * sizes.activations + 2 * sizes.patches
-        return held + (8 + 6 * DIRECTIONS) * sizes.activations + 8 * outputs * outputs
+        return held + 392 * sizes.activations + 8 * outputs * outputs
 
     def start(self, piece: Piece) -> None:
         """Find out which parameters have no second derivative, and which the output adds."""
         root = piece.graph.nodes[0]
         self.kinked = any(node.name().startswith(_KINKED) for node in piece.graph.nodes)
         self.last = {name for name, uses in piece.uses.items() if [u.node for u in uses] == [root]}
+        zero = self._curvatures.of(piece.graph, piece.inputs).zero
         for name in self._network.names:
-            if self._curvatures.vanish(name, piece.graph, piece.inputs):
+            if name in zero:
                 continue
             try:
                 self._try_second(name, piece)
@@ -108,28 +112,28 @@ class Curved:
     def add(self, piece: Piece, draws: int, part: object, sums: Accumulator) -> dict[str, str]:
         """Add what some inputs give; return the road each parameter took."""
         reduce = self._make(piece, draws, part)
+        second = self._curvatures.of(piece.graph, piece.inputs)
         found = self._every_output(piece)
-        uses, seconds = self._with_curvatures(piece, found)
+        uses, seconds = self._with_curvatures(piece, found, second)
         places = Places(self._blocks, len(piece.inputs), sums)
         with torch.no_grad():
             roads = places.add(uses, found, reduce, seconds)
         rest = [name for name in self._network.names if name not in roads]
-        self._count(piece, seconds, rest)
-        for names, bent in ((rest, False), (rest, True)):
-            chosen = [name for name in names if self._is_bent(name, piece) == bent]
-            self._add_functional(piece, chosen, bent, reduce, places)
+        bent = [name for name in rest if self._is_bent(name, second)]
+        self._count(piece, seconds, bent)
+        straight = [name for name in rest if name not in bent]
+        self._add_functional(piece, straight, False, reduce, places)
+        self._add_functional(piece, bent, True, reduce, places)
         return roads | dict.fromkeys(rest, "functional")
 
-    def _count(self, piece: Piece, seconds: Mapping[Any, Tensor], rest: Collection[str]) -> None:
+    def _count(self, piece: Piece, seconds: Mapping[Any, Tensor], bent: Collection[str]) -> None:
         neurons = sum(second.shape[-1] for second in seconds.values())
-        entries = sum(self._blocks[name].size for name in rest if self._is_bent(name, piece))
+        entries = sum(self._blocks[name].size for name in bent)
         self.passed += (piece.outputs.shape[1] + neurons + entries) * len(piece.inputs)
 
-    def _is_bent(self, name: str, piece: Piece) -> bool:
+    def _is_bent(self, name: str, second: Second) -> bool:
         """Tell whether v of a parameter has to be taken."""
-        if name in self.lacking:
-            return False
-        return not self._curvatures.vanish(name, piece.graph, piece.inputs)
+        return name not in self.lacking and name not in second.zero
 
     def _every_output(self, piece: Piece) -> dict[Any, Tensor | None]:
         """Return gradients of every output at each use, [output, *shape of its result]."""
@@ -145,13 +149,15 @@ class Curved:
         eye = torch.eye(outputs).to(piece.outputs)
         return {**found, piece.graph.nodes[0]: eye.unsqueeze(1).expand(outputs, batch, outputs)}
 
-    def _with_curvatures(self, piece: Piece, found: Mapping[Any, Tensor | None]):
+    def _with_curvatures(
+        self, piece: Piece, found: Mapping[Any, Tensor | None], second: Second
+    ) -> tuple[dict[str, list[Use]], dict[Any, Tensor]]:
         """Return the uses for which all is known, and v of their neurons where it is not zero."""
         places = Places(self._blocks, len(piece.inputs), Accumulator((), 0, self._network.device))
         by_node: dict[Any, list[str]] = {}
         kept: dict[str, list[Use]] = {}
         for name, named in piece.uses.items():
-            if not self._is_bent(name, piece):
+            if not self._is_bent(name, second):
                 kept[name] = named
                 continue
             (use, *others) = named
@@ -160,7 +166,7 @@ class Curved:
                 by_node.setdefault(use.node, []).append(name)
         seconds: dict[Any, Tensor] = {}
         for node, names in by_node.items():
-            curved = self._curvatures.of_neurons(names, piece.uses, piece.inputs)
+            curved = self._curvatures.of_neurons(names, piece.uses, second, _HELD)
             if curved is not None:
                 seconds[node] = curved
                 kept |= {name: piece.uses[name] for name in names}

@@ -15,7 +15,8 @@ from fimsym.engine.analyze import analyze, check_keywords
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
 from fimsym.engine.memory import budget
-from fimsym.engine.network import Network, differentiable_kernels
+from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.network import Network
 from fimsym.errors import SpecError
 from fimsym.estimation.curved import Curved
 from fimsym.estimation.drawn import Drawn

@@ -18,7 +18,8 @@ from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
 from fimsym.engine.memory import budget
-from fimsym.engine.network import Network, differentiable_kernels
+from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.network import Network
 from fimsym.errors import SpecError
 from fimsym.estimation.closed_forms import QUANTITIES, FromDerivatives, variances
 from fimsym.estimation.curved import Curved

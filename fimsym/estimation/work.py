@@ -83,10 +83,12 @@ class Work:
     def _exact(self, piece: Piece, roads: Roads, functional: Functional) -> None:
         sums = self._sums(("fisher",))
         graph = roads.trace(piece.inputs)
-        rest = roads.add(graph, piece.inputs, 0, sums)
-        if rest:
-            for _ in functional.add(rest, graph.h.detach(), piece.inputs, 0, sums):
-                pass
+        prepared = roads.prepare(graph, piece.inputs, 0, sums)
+        prepared.add()
+        at = graph.h.detach(), piece.inputs, 0, sums, prepared.second
+        for units in functional.units(prepared.rest, *at).values():
+            for unit in units:
+                unit()
 
     def _sums(self, quantities: tuple[str, ...]) -> Accumulator:
         return Accumulator(quantities, self._network.size, self._network.device, False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,9 +21,26 @@ _SPEED_OVER = 600
 """Seconds over which the time left is estimated: single steps may take a minute."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A bar; called with a number of steps, by default one, it moves on.
+
+    Attributes:
+        advance: Moves it on by a number of steps.
+        say: Prints a line on standard error, above the bar if there is one.
+    """
+
+    advance: Callable[[float], None]
+    say: Callable[[str], None]
+
+    def __call__(self, steps: float = 1) -> None:
+        """Move it on."""
+        self.advance(steps)
+
+
 @contextlib.contextmanager
-def progress(description: str, total: int | None, enabled: bool) -> Iterator[Callable]:
-    """Show a bar and the time left while the block runs; yields ``advance(steps=1)``.
+def progress(description: str, total: int | None, enabled: bool) -> Iterator[Shown]:
+    """Show a bar and the time left while the block runs.
 
     Args:
         description: What is being done.
@@ -45,4 +64,8 @@ def progress(description: str, total: int | None, enabled: bool) -> Iterator[Cal
     )
     with bar:
         task = bar.add_task(description, total=total)
-        yield lambda steps=1: bar.advance(task, steps)
+        plain: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+        yield Shown(
+            advance=lambda steps: bar.advance(task, steps),
+            say=lambda text: console.print(text, **plain) if enabled else None,
+        )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fimsym.engine.distributed import sharing
-from fimsym.engine.network import differentiable_kernels
+from fimsym.engine.models import differentiable_kernels
 from fimsym.errors import DomainError
 from fimsym.validation.cells import Cell, Sampled, pilot_labels
 from fimsym.validation.checkpoint import Store

@@ -1,0 +1,98 @@
+"""What a model must be, and how torch carries it out while it is analyzed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import checkpoint
+
+from fimsym.errors import DomainError, UnsupportedError
+
+_RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+def check_mode(model: nn.Module) -> None:
+    """Raise DomainError if a module draws random numbers, or mixes the inputs of a batch."""
+    for name, module in model.named_modules():
+        shown = f"{type(module).__name__} at {name!r}" if name else type(module).__name__
+        recurrent = isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout
+        random = isinstance(module, _RANDOM_IN_TRAINING) and getattr(module, "p", 1) > 0
+        if module.training and (random or recurrent):
+            raise DomainError(
+                f"the model is in training mode with {shown}, which makes its output random; "
+                "expected a deterministic model. Call model.eval() first."
+            )
+        if isinstance(module, _BATCH_NORM) and (module.training or module.running_mean is None):
+            raise DomainError(
+                f"the model has {shown} that uses the batch's own statistics, so that examples "
+                "are not independent; expected stored statistics. Call model.eval() first"
+                + ("." if module.running_mean is not None else ", with track_running_stats=True.")
+            )
+
+
+def check_parameters(trainable: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> None:
+    """Raise an error unless parameters are finite and real, of one dtype, and at least one."""
+    if not trainable:
+        raise UnsupportedError(
+            f"the model has no trainable parameter ({len(named)} frozen). "
+            "Set requires_grad=True on those to analyse."
+        )
+    dtypes = {p.dtype for p in trainable.values()}
+    if len(dtypes) > 1:
+        raise UnsupportedError(
+            f"the trainable parameters have mixed dtypes {sorted(map(str, dtypes))}; expected "
+            "one. Convert the model, for example with model.double()."
+        )
+    for name, parameter in trainable.items():
+        if not parameter.is_floating_point():
+            raise DomainError(f"parameter {name!r} is {parameter.dtype}; expected a real dtype.")
+        if not bool(parameter.isfinite().all()):
+            raise DomainError(
+                f"parameter {name!r} has values that are not finite; expected finite numbers. "
+                "Check that training has not diverged."
+            )
+
+
+@contextlib.contextmanager
+def differentiable_kernels() -> Iterator[None]:
+    """Use attention kernels that have second derivatives; restore the setting afterwards."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextlib.contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Let checkpointed parts of a model run plainly.
+
+    They would run again in a backward pass, with the model's own parameters.
+    """
+    plain = {"_checkpoint_without_reentrant_generator": _once, "CheckpointFunction": _Plain}
+    kept = {name: getattr(checkpoint, name) for name in plain if hasattr(checkpoint, name)}
+    for name in kept:
+        setattr(checkpoint, name, plain[name])
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(checkpoint, name, value)
+
+
+def _once(*_: Any, **__: Any) -> Iterator[None]:
+    yield
+
+
+class _Plain:
+    @staticmethod
+    def apply(function, _, *args):
+        return function(*args)

@@ -1,0 +1,89 @@
+"""Long work in pieces: how long it will take, how far it is, and a way out of it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from fimsym.engine.interruption import Interruption
+
+Unit = Callable[[], None]
+"""A piece of work; those of one kind take about as long as each other."""
+
+
+class Work:
+    """Carries out pieces of work, and learns from the first of each kind how long all take.
+
+    Args:
+        advance: Told how many inputs more are done.
+        expect: Told the seconds that so many inputs take, once they are known.
+        stop: Whether somebody wants to stop.
+    """
+
+    def __init__(
+        self,
+        advance: Callable[[float], object],
+        expect: Callable[[float, int], object],
+        stop: Interruption,
+    ):
+        self._advance = advance
+        self._expect = expect
+        self._stop = stop
+        self._told = 0.0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody wants to stop: what was read before a wait was broken off is done."""
+        return self._stop.during_work
+
+    def done(self, units: Mapping[str, Sequence[Unit]], inputs: int, must: bool) -> bool:
+        """Carry out all units for some inputs; return False if stopped before the end.
+
+        Args:
+            units: By kind. The first of each kind comes first.
+            inputs: How many inputs they cover, for the progress.
+            must: Do not stop.
+        """
+        self._told = 0.0
+        finished = False
+        try:
+            finished = self._all_done([kind for kind in units.values() if kind], inputs, must)
+        finally:
+            self._tell(inputs - self._told if finished else -self._told)
+        return finished
+
+    def _all_done(self, kinds: list[Sequence[Unit]], inputs: int, must: bool) -> bool:
+        seconds = []
+        for kind in kinds:
+            if self.stopped and not must:
+                return False
+            start = time.perf_counter()
+            kind[0]()
+            seconds.append(time.perf_counter() - start)
+        whole = sum(each * len(kind) for each, kind in zip(seconds, kinds, strict=True))
+        self._expect(whole, inputs)
+        part = inputs / max(whole, 1e-9)
+        self._tell(part * sum(seconds))
+        for each, kind in zip(seconds, kinds, strict=True):
+            for unit in itertools.islice(kind, 1, None):
+                if self.stopped and not must:
+                    return False
+                unit()
+                self._tell(part * each)
+        return True
+
+    def _tell(self, step: float) -> None:
+        self._told += step
+        self._advance(step)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words a person would use."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 129600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
