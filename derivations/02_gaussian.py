@@ -27,6 +27,7 @@ import numpy as np
 import sympy as sp
 import torch
 
+# %%
 import fimsym
 from fimsym.derivation.cumulants import cumulant, directional
 from fimsym.derivation.moments import central_moment_of_one

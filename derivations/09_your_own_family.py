@@ -28,6 +28,7 @@ import matplotlib.pyplot as plt
 import sympy as sp
 import torch
 
+# %%
 import fimsym
 from fimsym.derivation.stable import inlined
 from fimsym.derivation.symbols import h, index, total, u

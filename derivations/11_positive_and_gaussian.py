@@ -26,6 +26,7 @@ import numpy as np
 import sympy as sp
 import torch
 
+# %%
 import fimsym
 from fimsym.derivation.functions import exact
 from fimsym.derivation.letters import Form, Trace

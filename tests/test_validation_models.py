@@ -48,7 +48,7 @@ def idx(array):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    (tmp_path / "my_nets.py").write_text(SOURCE)
+    (tmp_path / "nets_to_validate.py").write_text(SOURCE)
     inputs = np.random.default_rng(0).normal(size=(COUNT, 4)).astype(np.float32)
     np.savez(tmp_path / "data.npz", inputs=inputs, labels=LABELS)
     np.save(tmp_path / "data.npy", inputs)
@@ -65,7 +65,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*arguments, **changes):
-    options = {"model": "my_nets:make", "data": "data.npz", "family": "categorical",
+    options = {"model": "nets_to_validate:make", "data": "data.npz", "family": "categorical",
                "samples": 2000, "inputs": 3, **changes}  # fmt: skip
     given = [part for k, v in options.items() if v is not None for part in (f"--{k}", str(v))]
     words = ["validate", *given, "--no-report", *arguments]
@@ -90,7 +90,7 @@ def test_the_command_is_the_call_in_python(folder):
     before = {name: p.clone() for name, p in model.named_parameters()}
     expected = fimsym.validate_model(
         model, (data["inputs"], data["labels"]), "categorical", samples=2000, inputs=3,
-        progress=False, name="my_nets:make",
+        progress=False, name="nets_to_validate:make",
     )  # fmt: skip
     assert found == json.loads(json.dumps(expected.to_dict()))
     assert found["agrees"]
@@ -150,7 +150,7 @@ def test_every_parameter_s_numbers_are_written(folder):
         text = json.loads(file.metadata()["fimsym"])
     assert text["agrees"]
     assert len(tensors) == 4 * 5 * 4
-    start = "categorical/my_nets:make"
+    start = "categorical/nets_to_validate:make"
     closed = tensors[f"{start}/closed_form/variance_score_squared/1.weight"]
     assert closed.shape == (5, 4)
     data = np.load("data.npz")["inputs"]
@@ -180,8 +180,8 @@ class Evil:
 
 
 BAD = [
-    ({"model": "my_nets:Pair"}, "must return one tensor"),
-    ({"model": "my_nets:mak"}, "Did you mean 'make'"),
+    ({"model": "nets_to_validate:Pair"}, "must return one tensor"),
+    ({"model": "nets_to_validate:mak"}, "Did you mean 'make'"),
     ({"data": "nan.csv"}, "rows 2, 5 are not, counted from 0"),
     ({"data": "text.csv"}, "rows 3 are not"),
     ({"data": "outside.npz"}, "outside the support of categorical: rows 1, such as 3"),
@@ -239,8 +239,8 @@ def test_mistakes_exit_with_2_and_no_traceback(folder, changes, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gaussian", "--model", "my_nets:make"), "got gaussian too"),
-        (("--all", "--model", "my_nets:make"), "got --all too"),
+        (("gaussian", "--model", "nets_to_validate:make"), "got gaussian too"),
+        (("--all", "--model", "nets_to_validate:make"), "got --all too"),
         (("gaussian", "--data", "data.npz"), "--data goes with --model"),
         (("gaussian", "--constant", "sigma=2"), "--constant goes with --model"),
         (("gaussian", "poisson", "--points", "p.npz"), "goes with one family"),

@@ -53,7 +53,7 @@ def weights(
     tiny = torch.finfo(dtype).tiny
     near = others.mT if isinstance(draws, int) and draws == 1 else (others * draws).mT
     product = _as_product(others)
-    if is_true(log_probability.amin() > math.log(tiny)):
+    if not log_probability.numel() or is_true(log_probability.amin() > math.log(tiny)):
         return Weights(near.to(dtype), None, product)
     small = near < tiny
     log = rest(log_probability, top, second, -math.inf).mT - math.log(tiny)
