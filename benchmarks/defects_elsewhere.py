@@ -19,7 +19,7 @@ def networks() -> Iterator[Defect]:
     yield one(
         "a³ for a⁴ in the rank-one rule",
         "categorical",
-        "engine.chunk",
+        "engine.powers",
         "4: squares.square()",
         "4: squares * inputs.abs()",
     )

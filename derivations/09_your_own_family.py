@@ -251,9 +251,7 @@ both_sides = {
 # %%
 plt.style.use(plots.STYLE)
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.3), layout="constrained")
-left.hist(
-    drawn.flatten().numpy(), bins=25, density=True, color=plots.COLORS[5], label="drawn"
-)
+left.hist(drawn.flatten(), bins=25, density=True, color=plots.COLORS[5], label="drawn")
 left.plot(speeds[:150], density[:150], color=plots.COLORS[1], label="Maxwell's density")
 left.set(xlabel="speed y", ylabel="density", xlim=(0, 5))
 for (name, one), marker in zip(both_sides.items(), "os^", strict=True):

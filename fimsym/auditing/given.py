@@ -210,6 +210,8 @@ def _of_file(path: Path) -> Any:
                 return found
             with found:
                 return dict(found)
+        if path.suffix not in (".pt", ".pth", ".bin"):
+            raise ValueError(f"the suffix {path.suffix or 'it lacks'} is unknown.")
         return torch.load(path, map_location="cpu", weights_only=True)
     except ImportError:
         raise UnsupportedError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fimsym.engine import Analysis
 
 
-@click.command("analyze")
+@click.command("analyze", short_help="Exact Fisher diagonal, and variances.")
 @network_options
 @click.option(
     "--quantities",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fimsym.auditing import Audit
 
 
-@click.command("audit")
+@click.command("audit", short_help="Is a diagonal in a file the Fisher's?")
 @click.argument("file", type=click.Path(path_type=Path))
 @network_options
 @click.option("--labels-per-input", type=int, help="Labels said to be drawn for each input.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fimsym.estimation import Estimate
 
 
-@click.command("estimate")
+@click.command("estimate", short_help="A Fisher diagonal with standard errors.")
 @network_options
 @click.option(
     "--estimator",

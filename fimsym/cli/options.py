@@ -23,7 +23,12 @@ INTERRUPTED = 130
 """Exit status of a command that SIGINT ended."""
 
 _OPTIONS = (
-    click.option("--model", required=True, metavar="PACKAGE.MODULE:FACTORY", help="The network."),
+    click.option(
+        "--model",
+        required=True,
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="The network; it is put in evaluation mode.",
+    ),
     click.option(
         "--weights", type=click.Path(path_type=Path), help="State dict, .safetensors or .pt."
     ),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fimsym.estimation import Plan
 
 
-@click.command("plan")
+@click.command("plan", short_help="Which estimator, and how many labels.")
 @network_options
 @click.option("--relative-error", default=0.1, show_default=True, help="To be reached everywhere.")
 @click.option("--confidence", default=0.95, show_default=True, help="With which it is reached.")
@@ -74,7 +74,7 @@ def _show(result: Plan) -> None:
                 shown(option),
                 chebyshev if option.labels else "",
                 number(option.passes),
-                "← fewest passes" if best else "",
+                "← fewest passes here" if best else "",
                 style="bold" if best else None,
                 end_section=name == list(group.options)[-1],
             )

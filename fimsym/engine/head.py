@@ -177,11 +177,11 @@ class Head:
         if "covariance" in asked:
             found["covariance"] = module.covariance(h, u, (one + other) / 2, **constants)
         limits = [name for name in asked if name in bounded.OF_SECOND]
-        plus, minus = (
-            bounded.values(limits, module, constants, h, None, v)
-            for v in (one + other, one - other)
-        )
-        return found | {name: (plus[name] - minus[name]) / 4 for name in limits}
+        polar = torch.cat([one + other, one - other], dim=-1) if limits else None
+        for name, value in bounded.values(limits, module, constants, h, None, polar).items():
+            plus, minus = value.chunk(2, dim=-1)
+            found[name] = (plus - minus) / 4
+        return found
 
     def of_outputs(self, asked: Sequence[str], outputs: Tensor) -> dict[str, Tensor]:
         """Return the quantities of a parameter that is added to one output, for each output.

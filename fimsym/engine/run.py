@@ -215,7 +215,7 @@ class Run:
         self._expected = True
         span = f"the {self.own} inputs" if self.own else f"{inputs} inputs"
         self._tell(
-            f"exact second derivatives take one direction for each of many parameters, about "
+            f"judged by the first pieces of work, exact second derivatives take about "
             f'{duration(whole)} for {span}. second_derivative="stochastic" estimates them with '
             "standard errors instead; fisher and variance_score_squared alone need none."
         )

@@ -275,8 +275,8 @@ class _Planner:
         found = []
         if recommended == "exact":
             found.append(
-                f"the exact diagonal takes {number(self.costs['exact'])} backward passes, no more "
-                "than any estimate"
+                f"the exact diagonal takes {number(self.costs['exact'])} backward passes; no one "
+                "estimator reaches the error in every group with fewer"
             )
         option = options[recommended]
         bound = quantile(self.confidence) * option.deviation
