@@ -170,15 +170,6 @@ class Network:
         """Return h [output] of one input, with the parameters of `block` set to `values`."""
         return self._call(self._with(block, values), example.unsqueeze(0)).squeeze(0)
 
-    def of_blocks(self, blocks: list[Block], values: list[Tensor], inputs: Tensor) -> Tensor:
-        """Return h for a batch, with whole parameter tensors set to `values`."""
-        given = dict(zip(blocks, values, strict=True))
-        named = {
-            name: given.get(own, self.theta[own.start : own.stop]).reshape(self.shapes[name])
-            for name, own in self.parameters()
-        }
-        return self._call(named, inputs)
-
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Return a flat vector over parameters as a dict of tensors of their shapes."""
         return {
