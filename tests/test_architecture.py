@@ -18,6 +18,14 @@ def imported(path):
             yield node.module or ""
 
 
+ANALYSIS = """
+import fimsym, torch
+from torch import nn
+model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 3)).eval()
+fimsym.analyze(model, torch.ones(2, 3), 'categorical', progress=False,
+"""
+
+
 def loaded_after(code):
     """Return which of the heavy packages a fresh interpreter has loaded after `code`."""
     check = "import sys; print(*sorted({'torch', 'sympy', 'numpy'} & set(sys.modules)))"
@@ -54,6 +62,7 @@ def test_generated_code_imports_torch_and_the_runtime_alone():
         ("import fimsym; fimsym.derive", {"sympy"}),
         ("import fimsym; fimsym.evaluator('categorical')", {"torch", "numpy"}),
         ("import fimsym; fimsym.analyze; fimsym.validate", {"torch", "numpy"}),
+        (f"{ANALYSIS} quantities=('fisher', 'variance_score_squared'))", {"torch", "numpy"}),
     ],
 )
 def test_only_what_is_needed_is_loaded(code, heavy):

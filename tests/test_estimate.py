@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import fimsym
+from fimsym.engine import backward as engine_backward
 from fimsym.estimation.estimators import ESTIMATORS
 from tests.estimation import LAWS, network, tokens
 from tests.networks import Attention, Recurrent, build, convolution, flat, inputs, mlp
@@ -335,14 +336,14 @@ def test_rounds_are_independent_and_weighted_by_their_draws():
 
 def test_backward_passes_do_not_depend_on_the_number_of_inputs(monkeypatch):
     model = build(lambda: mlp(4, 5, 3))
-    backward = torch.autograd.grad
+    backward = engine_backward.vjp
     counts = []
 
     def counted(*given, **options):
         counts[-1] += 1
         return backward(*given, **options)
 
-    monkeypatch.setattr(torch.autograd, "grad", counted)
+    monkeypatch.setattr(engine_backward, "vjp", counted)
     for rows, draws in ((32, 4), (320, 4), (320, 12)):
         counts.append(0)
         got = estimate(model, inputs(rows, 4), labels_per_input=draws)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
@@ -33,9 +34,9 @@ class Accumulator:
     def __init__(
         self, quantities: tuple[str, ...], size: int, device: torch.device, spread: bool = True
     ):
-        zeros = torch.zeros(size, dtype=torch.float64, device=device)
-        self.sums = {quantity: zeros.clone() for quantity in quantities}
-        self.squares = zeros if spread and "fisher" in quantities else None
+        zeros = functools.partial(torch.zeros, size, dtype=torch.float64, device=device)
+        self.sums = {quantity: zeros() for quantity in quantities}
+        self.squares = zeros() if spread and "fisher" in quantities else None
 
     def add(self, block: slice | Tensor, count: int, values: Mapping[str, Tensor]) -> None:
         """Add the values [batch, param] of a batch, with `count` inputs already added.

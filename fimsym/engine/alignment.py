@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from fimsym.engine import graph as graphs
+from fimsym.engine.backward import at_nodes
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Network
 from fimsym.engine.probe import Known, agreeing, near, ordered, random_weights
@@ -229,12 +229,7 @@ def _loose(dtype: torch.dtype) -> float:
 def _along(graph: Graph, uses: Uses, w: Tensor) -> dict[Any, Tensor | None]:
     """Return the gradients of Σ_b ⟨w, h_b⟩ at the nodes of the uses."""
     nodes = list({use.node for named in uses.values() for use in named})
-    if not nodes:
-        return {}
-    edges = [GradientEdge(node, 0) for node in nodes]
-    seed = w.expand_as(graph.h)
-    given = {"retain_graph": True, "allow_unused": True}
-    return dict(zip(nodes, torch.autograd.grad([graph.h], edges, [seed], **given), strict=True))
+    return at_nodes(graph.h, nodes, w.expand_as(graph.h))
 
 
 def _places(rows: int, batch: int, order: str, examples: Tensor) -> Tensor:

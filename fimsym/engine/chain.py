@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fimsym.engine.backward import vjp
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import ELEMENTWISE, Graph
 
@@ -238,16 +239,15 @@ class Chain:
 
 def slope_between(edge: GradientEdge, node: Any, ones: Tensor) -> Tensor:
     """Return φ' of the elementwise functions between a node and a place above it."""
-    (slope,) = torch.autograd.grad([edge], [GradientEdge(node, 0)], [ones], retain_graph=True)
+    (slope,) = vjp([edge], [GradientEdge(node, 0)], [ones])
     return slope
 
 
 def _bend(edge: GradientEdge, node: Any, ones: Tensor) -> tuple[Tensor, Tensor]:
     """Return φ' and φ''."""
-    given: dict[str, Any] = {"retain_graph": True}
     ends = [GradientEdge(node, 0)]
-    (slope,) = torch.autograd.grad([edge], ends, [ones], create_graph=True, **given)
+    (slope,) = vjp([edge], ends, [ones], create_graph=True)
     if not slope.requires_grad:
         return slope, torch.zeros_like(slope)
-    (bend,) = torch.autograd.grad([slope], ends, [ones], allow_unused=True, **given)
+    (bend,) = vjp([slope], ends, [ones])
     return slope.detach(), torch.zeros_like(slope) if bend is None else bend

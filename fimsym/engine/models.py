@@ -52,7 +52,7 @@ def check_parameters(trainable: Mapping[str, Tensor], named: Mapping[str, Tensor
     for name, parameter in trainable.items():
         if not parameter.is_floating_point():
             raise DomainError(f"parameter {name!r} is {parameter.dtype}; expected a real dtype.")
-        if not bool(parameter.isfinite().all()):
+        if not bool(parameter.sum().isfinite()) and not bool(parameter.isfinite().all()):
             raise DomainError(
                 f"parameter {name!r} has values that are not finite; expected finite numbers. "
                 "Check that training has not diverged."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fimsym.engine.backward import vjp
 from fimsym.engine.probe import near, random_weights
 from fimsym.engine.sites import Owner
 from fimsym.engine.tape import Tape
@@ -30,10 +30,9 @@ def owners(tape: Tape, places: Collection[int]) -> dict[int, Owner]:
     h, places = tape.values[tape.result], list(places)
     values = [tape.values[place] for place in places]
     w, r = random_weights(h.shape[1], h), random_weights(len(h), h)
-    given: dict[str, Any] = {"retain_graph": True, "allow_unused": True}
     seed = w.expand_as(h)
-    plain = torch.autograd.grad([h], values, [seed], **given)
-    weighted = torch.autograd.grad([h], values, [r[:, None] * seed], **given)
+    plain = vjp([h], values, [seed])
+    weighted = vjp([h], values, [r[:, None] * seed])
     pairs = zip(places, plain, weighted, strict=True)
     found = {place: _owner(one, other, r) for place, one, other in pairs}
     return {place: owner for place, owner in found.items() if owner is not None}

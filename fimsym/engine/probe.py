@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fimsym.engine.backward import at_nodes, vjp
 from fimsym.engine.chain import start_of
 from fimsym.engine.graph import Graph
 from fimsym.engine.uses import Use, split_rows
@@ -54,13 +55,12 @@ def agreeing(graph: Graph, leaves) -> Known:
     nodes = list({use.node for uses in known.values() for use in uses})
     if not nodes:
         return Known({name: [] for name in known})
-    edges = [GradientEdge(node, 0) for node in nodes]
-    given = {"retain_graph": True, "allow_unused": True}
     seed = w.expand(batch, outputs)
-    plain = dict(zip(nodes, torch.autograd.grad([h], edges, [seed], **given), strict=True))
+    plain = at_nodes(h, nodes, seed)
     names = list(known)
+    edges = [GradientEdge(node, 0) for node in nodes]
     edges += [torch.autograd.graph.get_gradient_edge(leaves[name]) for name in names]
-    found = torch.autograd.grad([h], edges, [r[:, None] * seed], **given)
+    found = vjp([h], edges, [r[:, None] * seed])
     weighted = dict(zip(nodes, found, strict=False))
     truth = dict(zip(names, found[len(nodes) :], strict=True))
     agreeing = {}

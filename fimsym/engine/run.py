@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor
 
 from fimsym.engine import bounded, empirical
@@ -109,7 +110,7 @@ class Run:
             interrupted=stop.requested and self.count != own,
             outputs=self.outputs,
             size=self.network.size,
-            weight=float(self.network.theta.double().abs().sum()),
+            weight=float(torch.linalg.vector_norm(self.network.theta, 1, dtype=torch.float64)),
             taken=(self.roads.taken, self.functional.ways),
         )
 

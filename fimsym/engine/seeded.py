@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 from torch.func import grad, vmap
 
+from fimsym.engine.backward import at_nodes
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Block, Network
 from fimsym.engine.uses import Lookup, Product, Use, split_rows
@@ -71,11 +71,7 @@ def power_sums(
 def gradients(graph: Graph, uses: Uses, seed: Tensor) -> dict[object, Tensor]:
     """Return Σ_b ∂⟨w_b, o_b⟩/∂z at the result z of every node of the uses, where there is one."""
     nodes = list({use.node: None for named in uses.values() for use in named})
-    if not nodes:
-        return {}
-    edges = [GradientEdge(node, 0) for node in nodes]
-    given = {"retain_graph": True, "allow_unused": True}
-    return dict(zip(nodes, torch.autograd.grad([graph.h], edges, [seed], **given), strict=True))
+    return at_nodes(graph.h, nodes, seed)
 
 
 def by_position(use: Use, g: Tensor, batch: int) -> Tensor:

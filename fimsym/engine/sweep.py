@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fimsym.engine.backward import batched_vjp, vjp
 from fimsym.engine.chain import Chain, Start, slope_between
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
@@ -71,16 +72,15 @@ def _swept(edge, nodes, places, seeds, batched) -> list[Tensor | None]:
     that is the same for every seed.
     """
     ends = [GradientEdge(place, 0) for place in places]
-    given = {"retain_graph": True, "allow_unused": True}
     if batched and len(seeds) > 1:
-        rows = torch.autograd.grad([edge], ends, [seeds], is_grads_batched=True, **given)
+        rows = batched_vjp(edge, ends, seeds)
         slopes = _slopes(nodes, places, [None if g is None else g[0] for g in rows])
         pairs = zip(rows, slopes, strict=True)
         return [g if slope is None else g * slope for g, slope in pairs]
     found: list[Tensor | None] = []
     slopes: list[Tensor | None] = []
     for number, seed in enumerate(seeds):
-        rows = torch.autograd.grad([edge], ends, [seed.contiguous()], **given)
+        rows = vjp([edge], ends, [seed.contiguous()])
         if number == 0:
             slopes = _slopes(nodes, places, rows)
             found = [g if g is None else _by_example(len(seeds), g) for g in rows]

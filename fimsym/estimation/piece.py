@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
+from fimsym.engine.backward import at_nodes
 from fimsym.engine.graph import Graph
 from fimsym.engine.uses import Use
 
@@ -53,13 +53,8 @@ class Piece:
         nodes = [node for node in nodes if root or node is not self.graph.nodes[0]]
         if not nodes:
             return {}
-        edges = [GradientEdge(node, 0) for node in nodes]
-        given = {"retain_graph": True, "allow_unused": True}
-        each = [
-            torch.autograd.grad([self.graph.h], edges, [seed.to(self.graph.h)], **given)
-            for seed in seeds
-        ]
-        found = zip(nodes, zip(*each, strict=True), strict=True)
+        each = [at_nodes(self.graph.h, nodes, seed.to(self.graph.h)) for seed in seeds]
         return {
-            node: None if of_draws[0] is None else torch.stack(of_draws) for node, of_draws in found
+            node: None if each[0][node] is None else torch.stack([one[node] for one in each])
+            for node in nodes
         }
