@@ -142,8 +142,8 @@ def evaluators() -> Iterator[Defect]:
         "coupling of targets counted twice",
         "gamma",
         "runtime.arithmetic",
-        "return (total - values)",
-        "return (total + values)",
+        "return total(before * values[..., 1:, :])",
+        "return 2 * total(before * values[..., 1:, :])",
     )
 
 

@@ -230,9 +230,12 @@ def main(only: str | None, seeds: int, processes: int, document: Path | None) ->
 _PAGE = """# Sabotage
 
 Would [`fimsym validate`](validating.md) notice? Each line is a defect that was planted in a copy of
-the package, alone; a process of its own then validated the family. `python -m benchmarks.sabotage`
-runs them all, and without a defect on 200 seeds. The rarer a run without a defect is rejected, and
-the more of these are, the more a verdict is worth.
+the package, alone; a process of its own then validated the family. The rarer a run without a defect
+is rejected, and the more of these are, the more a verdict is worth.
+
+```text
+python -m benchmarks.sabotage --processes 2 --document docs/sabotage.md
+```
 
 {text}
 

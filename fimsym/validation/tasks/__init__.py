@@ -8,7 +8,7 @@ from fimsym.families import Family, families, family
 from fimsym.validation.network import Question
 from fimsym.validation.tasks import anes96, diabetes, randhie
 from fimsym.validation.tasks.breast_cancer import breast_cancer
-from fimsym.validation.tasks.digits import digits
+from fimsym.validation.tasks.digits import digits, digits_and_ink
 from fimsym.validation.tasks.star98 import star98
 from fimsym.validation.tasks.strikes import strikes
 
@@ -16,7 +16,7 @@ __all__ = ["TASKS", "tasks"]
 
 _REAL: dict[str, tuple[Callable[[int, int], Question], ...]] = {
     "gaussian": (diabetes.diabetes,),
-    "categorical": (digits, anes96.categorical),
+    "categorical": (digits, digits_and_ink, anes96.categorical),
     "bernoulli": (breast_cancer,),
     "binomial": (star98,),
     "multinomial": (anes96.multinomial,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,16 @@ def divided(name: str, features: np.ndarray, labels: np.ndarray, seed: int) -> D
     return Data(name, *(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
 
 
-def fitted(data: Data, law: Law, sizes: Sequence[int], seed: int, steps: int = 300) -> nn.Module:
-    """Return a sigmoid network of those layer sizes, trained on the data."""
-    return _train(_sigmoid_network(sizes, seed), law, data, steps)
+def fitted(
+    data: Data,
+    law: Law,
+    sizes: Sequence[int],
+    seed: int,
+    steps: int = 300,
+    activation: Callable[[], nn.Module] = nn.Sigmoid,
+) -> nn.Module:
+    """Return a network of those layer sizes, trained on the data."""
+    return _train(_perceptron(sizes, seed, activation), law, data, steps)
 
 
 def task(
@@ -175,10 +182,10 @@ def _without_inputs(law: Law, data: Data, size: int) -> float:
         return float(law.log_prob(model(data.held_out), data.held_out_labels).mean())
 
 
-def _sigmoid_network(sizes: Sequence[int], seed: int) -> nn.Module:
+def _perceptron(sizes: Sequence[int], seed: int, activation: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         for wide, narrow in itertools.pairwise(sizes):
-            layers += [nn.Linear(wide, narrow), nn.Sigmoid()]
+            layers += [nn.Linear(wide, narrow), activation()]
         return nn.Sequential(*layers[:-1]).double()
