@@ -52,7 +52,7 @@ directional(spec)
 
 # %% [markdown]
 # Its derivatives at zero are polynomials in raw moments $\sum_i p_i u_i^a v_i^b$. The
-# fourth cumulant:
+# fourth cumulant has five terms; the third, which is shorter:
 
 # %%
 assert len(cumulant(spec, 4, 0).args) == 5

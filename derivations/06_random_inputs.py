@@ -90,8 +90,8 @@ best
 
 # %% [markdown]
 # Where inputs cost nothing the best is one label each, whatever the variances. More
-# labels per input pay only when inputs are dear and the labels' own noise,
-# $\mathbb E_x V$, outweighs the spread of $\mathcal I$ over inputs.
+# labels per input pay only when $a\,\mathbb E_x V > b\operatorname{Var}_x\mathcal I$:
+# dear inputs, noisy labels, or enough of one to make up for the other.
 
 # %% [markdown]
 # ## A network
@@ -203,11 +203,11 @@ last = {probability[3]: 1 - probability[1] - probability[2]}
 assert sp.expand((squared_score.subs(same) - fisher).subs(last)) == 0
 
 # %% [markdown]
-# For a count with the variance of the data $\varphi$ times that of the model, the ratio
-# is $\varphi$ for *every* parameter: the empirical Fisher of over-dispersed counts is too
-# large by exactly the dispersion. For a classifier the ratio differs from parameter to
-# parameter. Let the data's law be the model's with its logits divided by a temperature
-# $T$: at $T > 1$ the model is over-confident.
+# For a single count whose data have the model's mean and $\varphi$ times its variance,
+# the ratio is $\varphi$ for *every* parameter: the empirical Fisher of over-dispersed
+# counts is too large by exactly the dispersion. For a classifier the ratio differs from
+# parameter to parameter. Let the data's law be the model's with its logits divided by a
+# temperature $T$: at $T > 1$ the model is over-confident.
 
 # %%
 logits = torch.stack([at.h for at in points])

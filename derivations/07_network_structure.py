@@ -96,11 +96,12 @@ for name in ("categorical", "gaussian", "poisson", "gaussian_mean_variance"):
 # whole layer is one matrix product each:
 #
 # $$
-# \mathcal I = (A^{\circ 2})^\top G_2, \quad V_1 = (A^{\circ 4})^\top G_4, \quad
-# V_2 = (A^{\circ 4})^\top G_{02}, \quad \operatorname{Cov} = (A^{\circ 4})^\top G_{21} .
+# \mathcal I = G_2^\top A^{\circ 2}, \quad V_1 = G_4^\top A^{\circ 4}, \quad
+# V_2 = G_{02}^\top A^{\circ 4}, \quad \operatorname{Cov} = G_{21}^\top A^{\circ 4} .
 # $$
 #
-# No weight's Jacobian is ever formed. Here it is on a network; hooks collect $a$ and $z$.
+# No weight's Jacobian is ever formed. Here it is on a network, run layer by layer
+# to get $a$ and $z$.
 
 # %%
 torch.manual_seed(0)
@@ -186,10 +187,11 @@ assert not analysis.variance_negative_hessian["4.weight"].any()
 # %% [markdown]
 # ## ReLU networks
 #
-# A network of linear layers and ReLUs is affine in every single parameter, piece by
-# piece. So $v = 0$ almost everywhere, in all layers, and one negative Hessian gives the
-# Fisher information without an error. (Over *one* parameter: in several at once it is a
-# polynomial, but the diagonal does not see that.) A smooth activation gives this up:
+# A network of linear layers and ReLUs that uses no weight at two depths is affine in
+# every single parameter, piece by piece. So $v = 0$ almost everywhere, in all layers, and
+# one negative Hessian gives the Fisher information without an error. (Over *one*
+# parameter: in several at once it is a polynomial, but the diagonal does not see that.) A
+# smooth activation gives this up:
 
 # %%
 activations = {"ReLU": torch.nn.ReLU, "tanh": torch.nn.Tanh, "sigmoid": torch.nn.Sigmoid}
@@ -273,9 +275,10 @@ for factor in factors:
 # %% [markdown]
 # ## The picture
 #
-# Relative standard deviation of both estimators from one label per input,
-# $\sqrt{\sum V}/\sum\mathcal I$ over the parameters of each layer; 0 marks what is exact.
-# Right: the first layer of the softplus network.
+# Summed variances of both estimators from one label per input, relative to the summed
+# information: $\sqrt{\sum V}/\sum\mathcal I$ over the parameters of each layer, not the
+# deviation of the trace, since weights share their labels; 0 marks what is exact. Right:
+# the first layer of the softplus network.
 
 # %%
 estimators = {
@@ -286,7 +289,7 @@ estimators = {
 
 # %%
 def relative(sums, quantity):
-    """Return the relative standard deviation of a layer's trace."""
+    """Return √ΣV / ΣI of a layer."""
     return sums[quantity] ** 0.5 / sums["fisher"]
 
 
@@ -311,7 +314,7 @@ for color, side, quantity in zip(COLORS, (-0.2, 0.2), estimators, strict=False):
     curve = [relative(sums, quantity) for sums in crossing]
     panels[2].plot(factors, curve, color=color, label=estimators[quantity])
 panels[2].set(title="softplus, first layer", xlabel="factor of all weights")
-panels[0].set(yscale="log", ylim=(0.05, 50), ylabel="relative standard deviation")
+panels[0].set(yscale="log", ylim=(0.05, 50), ylabel=r"$\sqrt{\sum V}/\sum I$")
 _ = panels[0].legend()
 
 # %% [markdown]

@@ -80,7 +80,7 @@ known = {
 # $$
 #
 # never more than the smaller of $V_1$ and $V_2$, and zero where the two are perfectly
-# correlated.
+# correlated and differ.
 
 # %%
 mixture = (
@@ -177,7 +177,8 @@ sp.factor(sp.simplify(signs))
 
 # %% [markdown]
 # For a classifier $L = \operatorname{diag}(\sqrt p) - p\sqrt p^\top$ needs no
-# decomposition: $a_i = \sqrt{p_i}\,\tilde u_i$, and $L r$ costs $C$ operations.
+# decomposition: $a_i = \sqrt{p_i}\,\tilde u_i$, and $L r$ costs as many operations as
+# there are classes.
 
 # %%
 p = sp.Matrix(sp.symbols("p1:3", positive=True))

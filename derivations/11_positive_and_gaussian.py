@@ -238,7 +238,12 @@ by_rate, by_shape
 #
 # First-passage times with mean $\mu$ and shape $\lambda$: $t = (y, 1/y)$,
 # $F = -2\sqrt{h_1 h_2} - \frac12\ln(-2h_2)$. The fourth cumulant is a long expression in
-# $\sqrt{h_1 h_2}$; in the outputs it is short. About $\log\mu$ the score is linear in
+# $\sqrt{h_1 h_2}$; in the outputs it is short.
+#
+# **Theorem.** About $\log\mu$, $V_1/\mathcal I^2 = 2 + 15\mu/\lambda$; about
+# $\log\lambda$, $\mathcal I = \tfrac12$ and $V_1 = 14\,\mathcal I^2$.
+#
+# About $\log\mu$ the score is linear in
 # $y$, whose excess kurtosis is $15\mu/\lambda$; about $\log\lambda$ it is that of a
 # $\chi^2$ variable with one degree of freedom, and the 14 is back.
 
@@ -327,8 +332,8 @@ _ = figure.legend(loc="outside right upper")
 # %% [markdown]
 # ## The code that is generated
 #
-# Every claim, once more, against the programs of the modules; and what is imported is
-# what the derivations print.
+# Every claim, once more, against the programs of the modules; for the Gaussian vector,
+# the program's own identities. What is imported is what the derivations print.
 
 # %%
 for derivation in laws:

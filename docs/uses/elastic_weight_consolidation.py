@@ -2,9 +2,9 @@
 # # Elastic weight consolidation, with error bars
 #
 # A network learns to tell the digits 0 to 4 apart, then 5 to 9 with the same outputs. Trained on
-# the second task alone it forgets the first. EWC adds a penalty ½ λ Σ F_i (θ_i − θ*_i)², where F
-# is the Fisher diagonal after the first task. Most code estimates F from one sampled label per
-# image; `analyze` gives F exactly, and the standard error √(V₁/n) that such an estimate would
+# the second task alone it forgets the first. EWC adds a penalty ½ λ Σ I_i (θ_i − θ*_i)², where I
+# is the Fisher diagonal after the first task. Most code estimates I from one sampled label per
+# image; `analyze` gives I exactly, and the standard error √(V₁/n) that such an estimate would
 # have.
 
 # %%

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # A diagonal Laplace approximation
 #
-# Around trained weights θ* the posterior is about normal, with precision n F_i + δ for weight i:
-# F is the Fisher diagonal, n the number of training rows, and δ the precision of the prior. The
+# Around trained weights θ* the posterior is about normal, with precision n I_i + δ for weight i:
+# I is the Fisher diagonal, n the number of training rows, and δ the precision of the prior. The
 # variance of a prediction then follows from J, the derivative of the network's output by its
-# weights: Var f(x) = Σ_i J_i(x)² / (n F_i + δ). It grows away from the data, where a point
+# weights: Var f(x) = Σ_i J_i(x)² / (n I_i + δ). It grows away from the data, where a point
 # estimate is blindly sure of itself.
 
 # %%

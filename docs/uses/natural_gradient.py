@@ -70,10 +70,10 @@ for name, (losses, accuracy) in best.items():
     shown = "".join(f"{losses[step]:8.4f}" for step in (0, 5, 10, 20, 40, 59))
     print(f"{name:<20}{shown}   held-out accuracy {accuracy:.1%}")
 
-# %% Ten steps instead of sixty
+# %% Ten steps instead of fifty-nine
 (plain, _), (natural, accuracy) = best["gradient"], best["natural"]
 print(
-    f"Ten natural steps reach a loss of {natural[10]:.3f}, sixty plain ones {plain[-1]:.3f}; "
+    f"Ten natural steps reach a loss of {natural[10]:.3f}, fifty-nine plain ones {plain[-1]:.3f}; "
     f"in the end {accuracy:.1%} of held-out rows are right."
 )
 assert natural[10] < plain[-1]

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Pruning by size, and by what a weight is worth
 #
-# Setting a weight to zero raises the loss by about ½ F_i θ_i², with F the Fisher diagonal
+# Setting a weight to zero raises the loss by about ½ I_i θ_i², with I the Fisher diagonal
 # (optimal brain damage, in expectation over the model's labels). Sorting weights by that needs no
 # labels and is one call of `analyze`; magnitude pruning sorts by θ_i² alone.
 
