@@ -103,7 +103,7 @@ def test_weights_link_constants_and_output(folder):
         ({"--link": "probit"}, "not a link of categorical"),
         ({"--constant": "sigma"}, "--constant NAME=VALUE"),
         ({"--data": "missing.npz"}, "cannot read missing.npz"),
-        ({"--data": "nan.npy"}, "rows 2 are not"),
+        ({"--data": "nan.npy"}, "row 2 is not"),
         ({"--data": "text.npz"}, "cannot read text.npz"),
         ({"--weights": "evil.pt"}, "cannot read tensors from evil.pt"),
         ({"--weights": "other.pt"}, "do not fit the model"),

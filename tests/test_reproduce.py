@@ -290,7 +290,7 @@ def break_files(folder, case):
     ("case", "message"),
     [
         ("missing", "train-images-idx3-ubyte, t10k-labels-idx1-ubyte are missing"),
-        ("short", "says that it holds 30 × 3 × 2 bytes; it holds 179"),
+        ("short", "says that it holds 30 × 3 × 2 numbers of 1 bytes; it holds 179"),
         ("kind", "begins with 00 00 08 03; it begins with 00 00 08 01"),
         ("empty", "it begins with nothing"),
         ("gzip", "cannot read"),

@@ -94,7 +94,7 @@ def test_labels_and_statistics_have_the_moments_of_the_evaluator(name):
     module = fimsym.evaluator(name)
     for law, at in points(name):
         labels = draws.draw(law.given(at.h), Stream(2, "test").generator(), COUNT)
-        t = statistics(law, labels, len(at.h))
+        t = statistics(law.family, law.constants, labels, len(at.h))
         eye = torch.eye(len(at.h), dtype=torch.float64)
         moments = module.moments(at.h, eye, **law.constants)
         error = (moments.fisher / COUNT).sqrt()
@@ -106,7 +106,7 @@ def test_labels_and_statistics_have_the_moments_of_the_evaluator(name):
 
 def test_statistics_in_words_are_not_evaluated():
     family = dataclasses.replace(fimsym.family("categorical"), density=None)
-    assert statistics(Law(family, {}), tensor(1.0), 3) is None
+    assert statistics(family, {}, tensor(1.0), 3) is None
 
 
 def test_a_stream_is_named_by_all_of_its_purpose():

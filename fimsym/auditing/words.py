@@ -151,15 +151,19 @@ def _next(findings: list[Finding], likely: str) -> Iterator[str]:
         words = "; ".join(" and ".join(c.words for c in causes) for causes in first.others[:2])
         yield f"the factor may also be: {words}"
     if not first.match.fits:
-        yield f"closest: {first.match.words}, off by {first.match.residual:.2g} of a parameter"
+        yield f"closest: {first.match.words}; {_apart(first)}"
     for finding in findings[1:]:
         if _name(finding) not in (likely, "fisher") and math.isfinite(finding.match.residual):
             less = first.match.log_likelihood - finding.match.log_likelihood
             yield (
-                f"next: {finding.match.words}, off by {finding.match.residual:.2g} of a parameter; "
-                f"log-likelihood {-less:+.3g} per entry"
+                f"second best: {finding.match.words}; {_apart(finding)}, and the log-likelihood "
+                f"changes by {-less:+.3g} per entry"
             )
             return
+
+
+def _apart(finding: Finding) -> str:
+    return f"it differs by up to {100 * finding.match.residual:.2g} % in a parameter tensor"
 
 
 def _count(draws: float | None, what: str = "draw") -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import re
-import struct
 import sys
 import zipfile
 from collections.abc import Iterable
@@ -16,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fimsym.datasets.idx import read_idx
 from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
 
 if TYPE_CHECKING:
@@ -23,10 +22,8 @@ if TYPE_CHECKING:
     from fimsym.validation.output import Point
 
 _INPUTS, _LABELS = ("inputs", "x", "X"), ("labels", "y", "Y")
-_KINDS = ".npz, .npy, .csv, IDX, .pt or .safetensors"
+_EXPECTED = "Expected .npz, .npy, .csv, IDX, .pt or .safetensors."
 _LABEL_COLUMNS = ("labels", "label", "y")
-_IDX = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-"""NumPy's names of the types in an IDX file's header."""
 
 
 def load_model(path: str, weights: Path | None = None) -> nn.Module:
@@ -138,10 +135,10 @@ def load_data(path: Path) -> Any:
             (~torch.isfinite(inputs)).flatten(1).any(1) if inputs.ndim > 1 else ~inputs.isfinite()
         )
         shown = rows.nonzero().flatten().tolist()
+        named = ("row " if len(shown) == 1 else "rows ") + ", ".join(map(str, shown[:10]))
         raise DomainError(
-            f"{path}: inputs must be finite; rows {', '.join(map(str, shown[:10]))}"
-            f"{' and more' if len(shown) > 10 else ''} are not, counted from 0. Drop or impute "
-            "them."
+            f"{path}: inputs must be finite; {named}{' and more' if len(shown) > 10 else ''} "
+            f"{'is' if len(shown) == 1 else 'are'} not, counted from 0. Drop or impute them."
         )
     return inputs if labels is None else (inputs, torch.as_tensor(labels))
 
@@ -149,15 +146,18 @@ def load_data(path: Path) -> Any:
 def _arrays(path: Path) -> dict[str, Any]:
     if path.suffix in (".pt", ".pth", ".safetensors"):
         return dict(_tensors(path))
+    if re.search(r"[.-]idx", path.name):
+        values = read_idx(path)
+        return {"inputs": values / np.float32(255) if values.itemsize == 1 else values}
     try:
         if path.suffix == ".csv":
             return _csv(path)
-        if re.search(r"[.-]idx", path.name):
-            return {"inputs": _idx(path)}
         found = np.load(path, allow_pickle=False)
         return {"inputs": found} if isinstance(found, np.ndarray) else dict(found)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DomainError(f"cannot read {path}: {error}. Expected {_KINDS}.") from None
+    except OSError as error:
+        raise DomainError(f"cannot read {path}: {error.strerror or error}. {_EXPECTED}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DomainError(f"cannot read {path}: {error}. {_EXPECTED}") from None
 
 
 def _csv(path: Path) -> dict[str, np.ndarray]:
@@ -183,22 +183,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _idx(path: Path) -> np.ndarray:
-    """Return the array of an IDX file; bytes as numbers from 0 to 1."""
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX:
-        raise ValueError("it does not begin as an IDX file does")
-    kind, axes = np.dtype(_IDX[content[2]]), content[3]
-    shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
-    values = np.frombuffer(content, kind, offset=4 + 4 * axes)
-    if values.size != np.prod(shape):
-        raise ValueError(f"it should hold {np.prod(shape)} numbers, and holds {values.size}")
-    values = values.reshape(shape)
-    return values / np.float32(255) if kind.itemsize == 1 else values.astype(kind.newbyteorder("="))
 
 
 def load_points(path: Path, family: Family) -> list[Point]:

@@ -1,4 +1,4 @@
-"""IDX, the format MNIST is distributed in: a header of sizes, then bytes."""
+"""IDX, the format MNIST is distributed in: a header of sizes, then numbers."""
 
 from __future__ import annotations
 
@@ -6,41 +6,53 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fimsym.errors import DomainError
 
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+"""NumPy's names of the types that the third byte of a file stands for."""
 _BYTES = 0x08
-"""Third byte of a file of unsigned bytes, the only kind MNIST has."""
+_GZIP = b"\x1f\x8b"
 
 
-def read_idx(path: Path, axes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the array of unsigned bytes in an IDX file, compressed by gzip or not.
+def read_idx(path: Path, axes: int | None = None) -> np.ndarray:
+    """Return the array in an IDX file, compressed by gzip or not.
 
     Args:
-        path: The file; it is compressed if its name ends in ``.gz``.
-        axes: Number of axes it must have: 3 for images, 1 for labels.
+        path: The file.
+        axes: Expect unsigned bytes with so many axes: 3 for images, 1 for labels. Without it
+            any type and number will do.
 
     Raises:
         DomainError: the file cannot be read, is of another kind, or is cut short or too long.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = path.read_bytes()
+        packed = path.suffix == ".gz" or raw[:2] == _GZIP
+        raw = gzip.decompress(raw) if packed else raw
     except (OSError, EOFError, zlib.error) as error:
         raise DomainError(f"cannot read {path}: {error}.") from None
-    magic, header = bytes([0, 0, _BYTES, axes]), 4 + 4 * axes
-    if len(raw) < header or raw[:4] != magic:
+    if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in _TYPES or _is_other(raw, axes):
+        begins = f"00 00 08 {axes:02x}" if axes else "00 00, a type and a number of axes"
+        what = f"of bytes with {axes} axes, which begins" if axes else "which begins"
         raise DomainError(
-            f"expected {path} to be an IDX file of bytes with {axes} axes, which begins with "
-            f"{magic.hex(' ')}; it begins with {raw[:4].hex(' ') or 'nothing'}. Take the file as "
-            "MNIST distributes it."
+            f"expected {path} to be an IDX file, {what} with {begins}; it begins with "
+            f"{raw[:4].hex(' ') or 'nothing'}. Take the file as its makers distribute it."
         )
+    kind, header = np.dtype(_TYPES[raw[2]]), 4 + 4 * raw[3]
+    if len(raw) < header:
+        raise DomainError(f"{path} ends in its header. Copy it again.")
     sizes = tuple(np.frombuffer(raw[4:header], dtype=">u4").tolist())
-    if len(raw) - header != math.prod(sizes):
+    if len(raw) - header != math.prod(sizes) * kind.itemsize:
         raise DomainError(
-            f"{path} says that it holds {' × '.join(map(str, sizes))} bytes; it holds "
-            f"{len(raw) - header}. Copy it again."
+            f"{path} says that it holds {' × '.join(map(str, sizes))} numbers of {kind.itemsize} "
+            f"bytes; it holds {len(raw) - header}. Copy it again."
         )
-    return np.frombuffer(raw[header:], dtype=np.uint8).reshape(sizes)
+    values = np.frombuffer(raw[header:], dtype=kind).reshape(sizes)
+    return values.astype(kind.newbyteorder("="), copy=False)
+
+
+def _is_other(raw: bytes, axes: int | None) -> bool:
+    return axes is not None and (raw[2], raw[3]) != (_BYTES, axes)

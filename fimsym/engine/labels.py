@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fimsym.engine import classes
 from fimsym.engine.data import check_labels
@@ -18,6 +17,7 @@ from fimsym.engine.head import Head
 from fimsym.errors import DomainError, ShapeError, SpecError, UnsupportedError
 from fimsym.families import family
 from fimsym.laws.algebra import evaluate
+from fimsym.laws.statistics import statistics as of_labels
 
 MISSING = (
     "the empirical Fisher needs labels, and the data holds inputs alone; expected (inputs, "
@@ -87,41 +87,24 @@ def statistics(head: Head, labels: Tensor, outputs: int, first_row: int = 0) -> 
     spec = head.spec
     support = spec.density.support if spec.density is not None else None
     if support == "one_hot":
-        return functional.one_hot(labels.long(), outputs).double()
-    y = labels.double().reshape(len(labels), -1)
-    _check_support(head, support, y, first_row)
-    if support == "count_vectors":
-        return y
-    if spec.structure == "matrix":
-        return _of_vectors(y)
-    return _of_formulas(head, y, first_row)
-
-
-def _of_formulas(head: Head, y: Tensor, first_row: int) -> Tensor:
-    try:
-        names = {"y": y, **head.constants}
-        found = [evaluate(t, names) + torch.zeros_like(y) for t in head.spec.sufficient_statistics]
-    except SpecError as error:
+        y = labels
+    else:
+        y = labels.double().reshape(len(labels), -1)
+        _check_support(head, support, y, first_row)
+    t = of_labels(spec, head.constants, y, outputs)
+    if t is None:
         raise UnsupportedError(
-            f"{head.spec.name} does not say what t(y) is in a formula ({error}). Give the family "
+            f"{spec.name} does not say what t(y) is in a formula. Give the family "
             'sufficient_statistics in y, such as ("log(y)", "y").'
-        ) from None
-    t = torch.cat(found, dim=1)
+        )
     if not bool(t.isfinite().all()):
         row = int((~t.isfinite()).any(1).nonzero()[0, 0])
         raise DomainError(
-            f"the statistics {', '.join(head.spec.sufficient_statistics)} of the label "
+            f"the statistics {', '.join(spec.sufficient_statistics)} of the label "
             f"{y[row].tolist()} of input {first_row + row} are not finite; expected labels of "
-            f"{head.spec.name}."
+            f"{spec.name}."
         )
     return t
-
-
-def _of_vectors(y: Tensor) -> Tensor:
-    """Return (y, yyᵀ), of which an entry beside the diagonal stands for both of its places."""
-    rows, columns = torch.tril_indices(y.shape[1], y.shape[1], device=y.device)
-    twice = 2.0 - (rows == columns).double()
-    return torch.cat([y, twice * y[:, rows] * y[:, columns]], dim=1)
 
 
 def _residual(head: Head, h: Tensor, t: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""One backward pass for a whole batch: sums over examples of powers of s_b = ∂⟨w_b, o_b⟩/∂θ.
+"""One backward pass for a whole batch: sums over examples of powers of s_b = ∂⟨r_b, o_b⟩/∂θ.
 
-w is the seed, one vector for each example: a score ∂ log p(y_b|o_b)/∂o_b, or a probe. A matrix
+r is the seed, one vector for each example: a score ∂ log p(y_b|o_b)/∂o_b, or a probe. A matrix
 product used once per example has s_b(W_ij) = g_bi a_bj, so that Σ_b s_bᵏ is one product of
 powers, (gᵏ)ᵀ aᵏ; a parameter used at several positions has s_b = Σ_t g_t a_tᵀ, which is built
 for some of its rows at a time. Any other takes per-example gradients by `torch.func`.
@@ -45,7 +45,7 @@ def power_sums(
         uses: As `Alignment.uses` returns them. Parameters without an entry are taken by
             `torch.func`, example by example at once.
         inputs: The batch, [batch, …].
-        seed: w, [batch, output].
+        seed: r, [batch, output].
         powers: The k.
 
     Returns:

@@ -41,7 +41,7 @@ class Work:
         """Carry out all units for some inputs; return False if stopped before the end.
 
         Args:
-            units: By kind. The first of each kind comes first.
+            units: By kind. The first of each kind, or two, come first.
             inputs: How many inputs they cover, for the progress.
             must: Do not stop.
         """
@@ -54,23 +54,28 @@ class Work:
         return finished
 
     def _all_done(self, kinds: list[Sequence[Unit]], inputs: int, must: bool) -> bool:
-        seconds = []
+        timed: list[list[float]] = []
         for kind in kinds:
-            if self.stopped and not must:
-                return False
-            start = time.perf_counter()
-            kind[0]()
-            seconds.append(time.perf_counter() - start)
-        whole = sum(each * len(kind) for each, kind in zip(seconds, kinds, strict=True))
-        self._expect(whole, inputs)
-        part = inputs / max(whole, 1e-9)
-        self._tell(part * sum(seconds))
-        for each, kind in zip(seconds, kinds, strict=True):
-            for unit in itertools.islice(kind, 1, None):
+            timed.append([])
+            for unit in kind[: 2 if len(kind) > 2 else 1]:  # the first also sets up what all share
+                if self.stopped and not must:
+                    return False
+                start = time.perf_counter()
+                unit()
+                timed[-1].append(time.perf_counter() - start)
+        spent = sum(map(sum, timed))
+        rest = sum(
+            took[-1] * (len(kind) - len(took)) for took, kind in zip(timed, kinds, strict=True)
+        )
+        self._expect(spent + rest, inputs)
+        part = inputs / max(spent + rest, 1e-9)
+        self._tell(part * spent)
+        for took, kind in zip(timed, kinds, strict=True):
+            for unit in itertools.islice(kind, len(took), None):
                 if self.stopped and not must:
                     return False
                 unit()
-                self._tell(part * each)
+                self._tell(part * took[-1])
         return True
 
     def _tell(self, step: float) -> None:

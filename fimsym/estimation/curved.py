@@ -18,8 +18,10 @@ from fimsym.engine.alignment import Alignment
 from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.derivatives import Differentiator, curvatures_along
 from fimsym.engine.head import Head
-from fimsym.engine.network import Network
+from fimsym.engine.network import Block, Network
 from fimsym.engine.probe import Sizes
+from fimsym.engine.recording import NoTape
+from fimsym.engine.tiles import ranges
 from fimsym.engine.uses import Use
 from fimsym.errors import UnsupportedError
 from fimsym.estimation.piece import Piece
@@ -30,6 +32,9 @@ _ENTRIES = 2**18
 
 _HELD = 2**28
 """Bytes that second derivatives of a layer's neurons may hold at once."""
+
+_COPIES = 16
+"""Numbers that every output and direction of an input takes besides."""
 
 _KINKED = ("Relu", "LeakyRelu", "PreluKernel", "Hardtanh", "Threshold", "MaxPool", "Abs")
 """How nodes of piecewise linear operations begin."""
@@ -122,8 +127,9 @@ class Curved:
         bent = [name for name in rest if self._is_bent(name, second)]
         self._count(piece, seconds, bent)
         straight = [name for name in rest if name not in bent]
+        apart = [name for name in bent if not self._add_taped(name, second, reduce, places, sums)]
         self._add_functional(piece, straight, False, reduce, places)
-        self._add_functional(piece, bent, True, reduce, places)
+        self._add_functional(piece, apart, True, reduce, places)
         return roads | dict.fromkeys(rest, "functional")
 
     def _count(self, piece: Piece, seconds: Mapping[Any, Tensor], bent: Collection[str]) -> None:
@@ -171,6 +177,26 @@ class Curved:
                 seconds[node] = curved
                 kept |= {name: piece.uses[name] for name in names}
         return {name: kept[name] for name in piece.uses if name in kept}, seconds
+
+    def _add_taped(self, name: str, second: Second, reduce, places: Places, sums) -> bool:
+        """Add a parameter by tangents along a tape of the forward pass, if there is one."""
+        expansion = second.expansion
+        if expansion is None or name not in second.right:
+            return False
+        h, own = expansion.h, self._blocks[name]
+        cost = second.record.cost(name).times(len(h), both=_COPIES * h.shape[1])
+        cut = ranges(cost, expansion.height(name), expansion.width(name), _HELD, h.element_size())
+        restore = sums.saved([slice(own.start, own.stop)])
+        try:
+            with torch.no_grad():
+                for first, last in cut:
+                    block = Block(own.start + first, own.start + last)
+                    u, v = expansion.block(block)
+                    places.add_block(block, u, reduce, v)
+        except NoTape:
+            restore()
+            return False
+        return True
 
     def _add_functional(self, piece: Piece, names, bent: bool, reduce, places: Places) -> None:
         if not names:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fimsym.errors import SpecError
+from fimsym.families import Family
 from fimsym.laws.algebra import evaluate
-from fimsym.laws.law import Law
 
 
-def statistics(law: Law, labels: Tensor, outputs: int) -> Tensor | None:
+def statistics(
+    family: Family, constants: Mapping[str, Any], labels: Tensor, outputs: int
+) -> Tensor | None:
     """Return t(y), [label, output] in the layout of h; None where no formula says what it is.
 
     Args:
-        law: The law of the labels.
+        family: The law of the labels.
+        constants: Values of its constants.
         labels: [label] and the label's own axes.
         outputs: Number of natural parameters.
     """
-    family = law.family
     support = family.density.support if family.density is not None else None
     if support == "one_hot":
         return functional.one_hot(labels.long(), outputs).double()
@@ -27,16 +32,21 @@ def statistics(law: Law, labels: Tensor, outputs: int) -> Tensor | None:
         return labels.double()
     if family.structure == "matrix":
         return _products(labels)
-    names = {**law.constants, "y": labels}
+    names = {**constants, "y": labels}
     try:
         found = [evaluate(t, names) for t in family.sufficient_statistics]
     except SpecError:
         return None
-    return torch.cat([t + torch.zeros_like(labels) for t in found], dim=-1)
+    whole = [torch.as_tensor(t).to(labels).expand_as(labels) for t in found]
+    return torch.cat(whole, dim=-1) if len(whole) > 1 else whole[0]
 
 
 def _products(y: Tensor) -> Tensor:
     """Return (y, yyᵀ), where an entry beside the diagonal stands for both of its places."""
-    rows, columns = torch.tril_indices(y.shape[-1], y.shape[-1])
-    twice = 2.0 - (rows == columns).double()
-    return torch.cat([y, twice * y[..., rows] * y[..., columns]], dim=-1)
+    each = y.unbind(-1)
+    rows, columns = torch.tril_indices(len(each), len(each)).tolist()
+    products = [
+        each[i] * each[j] if i == j else 2 * each[i] * each[j]
+        for i, j in zip(rows, columns, strict=True)
+    ]
+    return torch.stack([*each, *products]).movedim(0, -1)

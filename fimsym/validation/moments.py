@@ -19,6 +19,7 @@ import dataclasses
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -82,8 +83,14 @@ def of_labels(first: Array, second: Array) -> Array:
     aa, ab, bb = a * a, a * b, b * b
     sums = (aa.sum(), ab.sum(), bb.sum(), _dot(aa, a), _dot(aa, b), _dot(bb, a), _dot(bb, b),
             _dot(aa, aa), _dot(aa, bb), _dot(bb, bb))  # fmt: skip
-    extremes = (first.min(), first.max(), second.min(), second.max(), np.abs(ab).max())
+    extremes = (*_ends(first), *_ends(second), np.abs(_ends(ab)).max())
     return np.array((len(first), mean_a, mean_b, *sums, *extremes))
+
+
+def _ends(values: Array) -> tuple[float, float]:
+    """Return the least and the largest value, in one pass."""
+    low, high = torch.aminmax(torch.from_numpy(values))
+    return float(low), float(high)
 
 
 def of_counts(first: Array, second: Array, weights: Array, count: float, seen: Mask) -> Moments:

@@ -165,12 +165,9 @@ class Affine:
 
     def estimators(self, t: Tensor, position: int) -> tuple[Tensor, Tensor]:
         """Return Î₁ and Î₂ of one parameter for t [label, output], each [label]."""
-        t = t - self.centre
-        score, curvature = (
-            torch.mv(t, of_all[1:, position]) + of_all[0, position]
-            for of_all in (self.score, self.curvature)
-        )
-        return score.square(), -curvature
+        both = torch.stack([self.score[:, position], -self.curvature[:, position]])
+        score, second = torch.addmm(both[:, :1], both[:, 1:], (t - self.centre).T)
+        return score.square_(), second
 
 
 def labels_to_fit(outputs: int) -> int:
@@ -186,7 +183,7 @@ def affine(law: Law, at: Derivatives, labels: Tensor) -> Affine | None:
         at: h, u and v of one input.
         labels: As many as `labels_to_fit` says, [label] and the label's own axes.
     """
-    t = statistics(law, labels, law.natural(at.h).shape[-1])
+    t = statistics(law.family, law.constants, labels, law.natural(at.h).shape[-1])
     if t is None:
         return None
     fitted = len(t) - _COMPARED

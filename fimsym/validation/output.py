@@ -120,7 +120,7 @@ class AtPoints(Subject):
         if family.density is None or family.vector or family.structure == "matrix":
             return 0.0
         labels = draw(law.given(h), streams("density").generator(), _SPOT_LABELS)
-        t = statistics(law, labels, len(h))
+        t = statistics(law.family, law.constants, labels, len(h))
         if t is None:
             return 0.0
         weight = log_base_measure(family, law.constants, labels).sum(-1) + t @ h

@@ -104,7 +104,9 @@ class Drawing:
     def block(self, position: int, key: int, block: int, count: int) -> Array:
         """Return the fields of one block of one parameter's labels, [field]."""
         labels = self._drawn(self._streams(key).generator(block), count)
-        t = None if self.affine is None else statistics(self._law, labels, self._outputs)
+        t = None
+        if self.affine is not None:
+            t = statistics(self._law.family, self._law.constants, labels, self._outputs)
         if self.affine is not None and t is not None:
             first, second = self.affine.estimators(t, position)
         else:
