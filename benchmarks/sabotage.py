@@ -132,8 +132,10 @@ def _validated(folder: str, family: str) -> tuple[bool, str]:
     fimsym = importlib.import_module("fimsym")
     try:
         result = fimsym.validate(family, **OPTIONS)
-    except Exception as error:  # a defect may also stop the run, which is seen as well
+    except fimsym.FimsymError as error:  # a defect may also stop the run, which is seen as well
         return True, f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+    except Exception as error:
+        return False, f"a crash, {type(error).__name__}: {str(error)[:80]}"
     return not result.agrees, reason(result)
 
 
@@ -188,7 +190,7 @@ def table(found: list[tuple[Defect, Outcome]]) -> str:
     """Return the outcomes as a table in Markdown."""
     lines = ["| # | where | family | what is wrong | caught by |", "|---|---|---|---|---|"]
     for number, (defect, one) in enumerate(found, 1):
-        by = one.by.replace("|", "\\|") if one.caught else "NOT CAUGHT"
+        by = one.by.replace("|", "\\|") if one.caught else f"NOT CAUGHT: {one.by}"
         lines.append(f"| {number} | {defect.where} | {defect.family} | {defect.title} | {by} |")
     return "\n".join(lines)
 
@@ -204,16 +206,20 @@ def main(only: str | None, seeds: int, processes: int, document: Path | None) ->
     import statsmodels.datasets  # noqa: F401
     import torch._dynamo
 
+    if document is not None and only is not None:
+        raise click.UsageError("--document is of all defects; leave out --only.")
     torch.set_num_threads(1)
     chosen = [d for d in all_defects() if only is None or only in f"{d.title} {d.family}"]
-    shares = [forked(rejected, range(n, seeds, processes)) for n in range(processes)]
-    found = []
     try:
         for defect in chosen:
-            found.append((defect, outcome(defect)))
-            click.echo(f"{defect.title}: {found[-1][1]}", err=True)
+            planted(defect)
     except FimsymError as error:
         raise click.ClickException(str(error)) from None
+    shares = [forked(rejected, range(n, seeds, processes)) for n in range(processes)]
+    found = []
+    for defect in chosen:
+        found.append((defect, outcome(defect)))
+        click.echo(f"{defect.title}: {found[-1][1]}", err=True)
     failed = [seed for share in shares for seed in share()]
     caught = sum(one.caught for _, one in found)
     text = (

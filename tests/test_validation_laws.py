@@ -202,3 +202,17 @@ def test_a_sampler_that_torch_cannot_make_is_refused(sampler, message):
     spec = dataclasses.replace(RAYLEIGH, sampler=sampler)
     with pytest.raises(SpecError, match=message):
         Law(spec, {}).given(-torch.ones(2).double())
+
+
+@pytest.mark.parametrize("outputs", [[6.0], [6.0, 0.1], [11.5]])
+def test_labels_of_large_counts_are_listed_where_they_are(outputs):
+    h = torch.tensor(outputs, dtype=torch.float64)
+    law = Law(fimsym.family("poisson"), {})
+    support = law.support(h)
+    if support is None:  # too many to list
+        assert outputs == [11.5]
+        return
+    p = law.log_prob(h, support.labels).exp()
+    assert float(p.sum()) == pytest.approx(1, abs=1e-9)
+    mean = (p.unsqueeze(1) * support.labels).sum(0)
+    torch.testing.assert_close(mean, h.exp(), rtol=1e-9, atol=0)

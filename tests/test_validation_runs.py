@@ -2,9 +2,11 @@
 
 import dataclasses
 import errno
+import functools
 import os
 import re
 import signal
+import tempfile
 import time
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 
 import fimsym
 from fimsym.errors import DomainError
-from fimsym.validation import checkpoint, run
+from fimsym.report import files
+from fimsym.validation import carried, checkpoint, run
 from fimsym.validation.cells import Cell, Found
 from fimsym.validation.checkpoint import Store
 from tests.test_distributed import LIMIT, started
@@ -393,3 +396,53 @@ def test_versions_are_part_of_what_a_cell_is_of(kept, monkeypatch):
     monkeypatch.setattr(np, "__version__", "0.1")
     with pytest.raises(DomainError, match=r"NumPy is .* there and 0\.1 here"):
         validate(kept)
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
+    """Weights, inputs and settings are the same; the network is not."""
+    torch.manual_seed(0)
+    layers, inputs = (torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)), torch.randn(5, 3).double()
+    options = {"family": "gaussian", "samples": 2000, "inputs": 3, "progress": False}
+    for activation in (torch.nn.Sigmoid(), torch.nn.Tanh()):
+        model = torch.nn.Sequential(layers[0], activation, layers[1]).double()
+        if isinstance(activation, torch.nn.Tanh):
+            with pytest.raises(DomainError, match="its derivatives differs"):
+                fimsym.validate_model(model, inputs, checkpoint=tmp_path / "kept", **options)
+        else:
+            fimsym.validate_model(model, inputs, checkpoint=tmp_path / "kept", **options)
+
+
+def test_a_checkpoint_of_other_code_is_named(kept, monkeypatch):
+    monkeypatch.setattr(carried, "_source", lambda: "another")
+    with pytest.raises(DomainError, match="fimsym's source differs"):
+        validate(kept)
+
+
+def test_what_a_killed_process_was_about_to_write_does_not_matter(kept, whole, monkeypatch):
+    """A file that is made to see whether one can be written is left behind."""
+    true = tempfile.NamedTemporaryFile
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", functools.partial(true, delete=False))
+    (first, *_) = sorted(kept.glob("*.cell"))
+    with files.draft(first) as place:
+        place.write_bytes(first.read_bytes())
+    monkeypatch.undo()
+    assert len(list(kept.iterdir())) > len(list(kept.glob("[!.]*.cell")))
+    same(validate(kept), whole)
+    checkpoint.remove(kept)
+    assert not kept.exists()
+
+
+def test_processes_with_different_networks_are_told(tmp_path):
+    (tmp_path / "nets.py").write_text(
+        "import os, torch\n"
+        "def make():\n"
+        "    torch.manual_seed(int(os.environ['RANK']))\n"
+        "    return torch.nn.Linear(3, 2)\n"
+    )
+    np.save(tmp_path / "x.npy", np.ones((4, 3)))
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fimsym")
+    given = ("validate", "--model", "nets:make", "--data", "x.npy", "--family", "gaussian",
+             "--samples", "2000", "--inputs", "4", "--no-report", "--no-checkpoint")  # fmt: skip
+    with started(tmp_path, [(*torchrun, *given)], tmp_path) as (process,):
+        assert process.wait(timeout=LIMIT) == 1
+    assert "validates other weights, inputs or settings than rank" in output(tmp_path)[1]

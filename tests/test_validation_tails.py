@@ -99,3 +99,12 @@ def test_skewness_that_few_labels_bring_is_allowed_for():
 
 def test_a_score_that_is_not_finite_is_no_normal_score():
     assert spread(np.array([0.0, math.inf]), np.zeros(2)) == -math.inf
+
+
+def test_steps_of_a_count_are_allowed_for():
+    """A score of few labels takes few values: its law has steps that the normal one has not."""
+    labels, count = 1000, 200_000
+    drawn = np.random.default_rng(0).binomial(labels, 0.5, count)
+    z = (drawn - labels / 2) / math.sqrt(labels / 4)
+    assert shape(z, np.full(count, 1 / math.sqrt(labels))) > math.log(1e-3)
+    assert shape(z, np.zeros(count)) < math.log(1e-9)

@@ -23,6 +23,7 @@ from fimsym.laws.algebra import (
 
 _MOST_LABELS = 2**17
 _RARE = 1e-17
+_MOST_MASS = 0.999
 
 _OWN = {"InverseGaussian": own.InverseGaussian, "VonMises": own.VonMises}
 
@@ -274,7 +275,8 @@ def _values(law: Any) -> tuple[Tensor, Tensor, bool] | None:
     while count <= _MOST_LABELS:
         values = torch.arange(count, dtype=torch.float64)
         logs = law.log_prob(values.unsqueeze(-1))
-        if bool((logs[-count // 4 :].exp() < _RARE * 1e-3).all()):
+        ended = bool((logs[-count // 4 :].exp() < _RARE * 1e-3).all())
+        if ended and bool((logs.exp().sum(0) > _MOST_MASS).all()):  # else it has not begun
             return values, logs, False
         count *= 2
     return None

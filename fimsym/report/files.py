@@ -34,7 +34,7 @@ def _obstacle(path: Path) -> str:
         return "it is not a regular file. Choose another path"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}. Create it, or choose another path"
-    with tempfile.NamedTemporaryFile(dir=path.parent):
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
         pass
     if path.exists():
         with path.open("a"):

@@ -10,7 +10,8 @@ A test's level is Bernstein's bound, which needs no normal limit: a parameter th
 labels inform cannot raise a false alarm. It holds for sums of bounded terms; where labels are
 unbounded, as a Gaussian's, the largest effect that occurred stands for the bound. A sample that
 misses a long tail has too small an estimate of a square, and too small a standard error. So where
-a closed form is the larger one, a parameter's error is scaled up to it.
+standard errors are the sample's and a closed form is the larger one, a parameter's error is scaled
+up to it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Scores:
     """z of every parameter of one quantity, [param].
 
     Attributes:
-        z: (closed form − Monte Carlo) / standard error; zero or infinite where not tested.
+        z: (closed form − Monte Carlo) / standard error; less rounding where not tested.
         ratio: r of each, as `bernstein` takes it.
         tested: Which parameters the labels inform.
         closed_form: The closed forms.
@@ -139,45 +140,54 @@ def compare(
     for layer, part in layers.items():
         at = np.arange(part.start, part.stop)[inside[part]]
         if len(at):
-            rows += [_row(layer, name, scores[name], sizes[name], at) for name in ESTIMATES]
+            rows += [_row(layer, name, scores[name], sizes[name], at, exact) for name in ESTIMATES]
     return rows, scores
 
 
 def rounding(closed: Mapping[str, Array]) -> dict[str, Array]:
     """Return by how much each estimate's two sides may differ without randomness, [param].
 
-    That is what rounding of the score's and the curvature's deviation, √I and √V₂, makes of
-    I, V₁ ~ I², V₂ and Cov ~ I √V₂.
+    That is what rounding of the score's deviation √I, and of Î₂ = I − w with its deviation
+    √V₂, makes of I, V₁, V₂ and Cov. Terms that cancel in Î₂ are of size V₁/I: where a label is
+    almost certain, that is much more than I.
     """
-    s, w = (
-        np.sqrt(np.maximum(closed[name], 0.0)) for name in ("fisher", "variance_negative_hessian")
+    s, first, w = (
+        np.sqrt(np.maximum(closed[name], 0.0))
+        for name in ("fisher", "variance_score_squared", "variance_negative_hessian")
     )
     ds, dw = (_NOISE * float(np.nanmax(x, initial=0.0)) for x in (s, w))
     own = _ROUNDING * s**2
     of_square = (2 * s + ds) * ds
-    variance = _ROUNDING * s**4
+    of_second = dw + _NOISE * (s**2 + (first / np.where(s > 0, s, 1.0)) ** 2)
+    size = first + s**2
     return {
         "fisher_score_squared": own + of_square,
         "fisher_negative_hessian": own + of_square + dw,
-        "variance_score_squared": variance + (2 * s**2 + of_square) * of_square,
-        "variance_negative_hessian": variance + (2 * w + dw) * dw,
-        "covariance": variance + s**2 * dw + of_square * (w + dw),
+        "variance_score_squared": _ROUNDING * s**4 + (2 * s**2 + of_square) * of_square,
+        "variance_negative_hessian": _ROUNDING * w**2 + (2 * w + of_second) * of_second,
+        "covariance": _ROUNDING * size * w + size * of_second + of_square * (w + of_second),
     }
 
 
 def _scores(truth: Array, estimate: Estimate, rounding: Array) -> Scores:
-    """Return z, Bernstein's r, and which parameters the labels inform."""
+    """Return z, Bernstein's r, and which parameters the labels inform.
+
+    Where rounding is the larger error, only what exceeds it counts.
+    """
     difference, error = truth - estimate.mean, estimate.standard_error
     tested = error > rounding
-    safe = np.where(tested, error, 1.0)
-    exact = np.where(np.abs(difference) <= rounding, 0.0, math.inf)
-    z = np.where(tested, difference / safe, exact)
+    safe = np.where(error > 0, error, 1.0)
+    excess = np.sign(difference) * np.maximum(np.abs(difference) - rounding, 0.0)
+    beyond = np.where(error > 0, excess / safe, np.where(excess == 0, 0.0, math.inf))
+    z = np.where(tested, difference / safe, beyond)
     z = np.where(np.isnan(difference), math.inf, z)
-    ratio = np.where(tested, estimate.largest / safe, 0.0)
+    ratio = np.where(error > 0, estimate.largest / safe, 0.0)
     return Scores(z, ratio, tested, truth, estimate.mean, error)
 
 
-def _row(layer: str, name: str, scores: Scores, size: Array, at: NDArray[np.int_]) -> Row:
+def _row(
+    layer: str, name: str, scores: Scores, size: Array, at: NDArray[np.int_], exact: bool
+) -> Row:
     """Return the row of a layer; errors of parameters are independent."""
     z, tested, truth = scores.z[at], scores.tested[at], scores.closed_form[at]
     error, mean = scores.standard_error[at], scores.monte_carlo[at]
@@ -187,7 +197,7 @@ def _row(layer: str, name: str, scores: Scores, size: Array, at: NDArray[np.int_
     scale, scale_ratio = _combined(weights, truth - mean, error, effect, tested)
     signal = abs(float((weights * truth).sum()))
     noise = math.sqrt(float(np.square((weights * error)[tested]).sum()))
-    share = _share_of_error(name, truth, mean)
+    share = np.ones_like(truth) if exact else _share_of_error(name, truth, mean)
     whole = bernstein(np.array([total, scale]), np.array([sum_ratio, scale_ratio]))
     return Row(
         layer=layer,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from fimsym.engine.distributed import sharing
+from fimsym.engine.distributed import Ranks, sharing
 from fimsym.engine.models import differentiable_kernels
-from fimsym.errors import DomainError
+from fimsym.errors import DomainError, FimsymError
 from fimsym.validation.cells import Cell, Sampled, pilot_labels
 from fimsym.validation.checkpoint import Store
 from fimsym.validation.network import OfNetwork
@@ -85,7 +88,9 @@ def carry_out(
         subjects = build()
         tests = number_of_tests(subjects)
         folder = None if plan.checkpoint is None else Path(plan.checkpoint)
-        store = Store(folder, _identities(plan, subjects, tests), plan.command)
+        identities = _identities(plan, subjects, tests)
+        _check_same(ranks, [identities(Cell("main", s.key, 0, 0, 1)) for s in subjects])
+        store = Store(folder, identities, plan.command)
         run = Run(subjects, plan.seed, ranks, store, plan.progress)
         samples, covered = _samples(plan, subjects, run, tests)
         if not covered.interrupted:
@@ -150,6 +155,7 @@ def _identities(
 ) -> Callable[[Cell], dict[str, Any] | None]:
     """Return what the numbers of a cell depend on, as a function of the cell."""
     known = {subject.key: subject.identity() for subject in subjects}
+    versions = {**_environment(), "fimsym's source": _source()}
     labels = {}
     for subject in subjects:
         given = plan.given(subject)
@@ -161,9 +167,31 @@ def _identities(
         if cell.subject not in known:
             return None
         rule = {} if cell.stage == "pilot" else {"number of labels": labels[cell.subject]}
-        return {**_environment(), "seed": plan.seed, **rule, **known[cell.subject]}
+        return {**versions, "seed": plan.seed, **rule, **known[cell.subject]}
 
     return identity
+
+
+def _check_same(ranks: Ranks, identities: list[dict[str, Any] | None]) -> None:
+    """Raise FimsymError unless all processes validate the same."""
+    own = hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()
+    others = [rank for rank, other in enumerate(ranks.exchange(own)) if other != own]
+    if others:
+        raise FimsymError(
+            f"rank {others[0]} validates other weights, inputs or settings than rank "
+            f"{ranks.rank}; expected the same in every process. Load the weights from a file, "
+            "or seed them in the factory, and do not shuffle the data."
+        )
+
+
+@functools.cache
+def _source() -> str:
+    """Return a digest of the package's own code."""
+    whole = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for path in sorted(root.rglob("*.py")):
+        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
 
 
 def _environment() -> dict[str, str]:

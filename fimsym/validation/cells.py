@@ -24,6 +24,8 @@ _LABELS = 2**28
 _PILOT = 2**22
 """Labels of a pilot, counted over all points and parameters."""
 _MOST_PILOT = 32
+_CANCELLED = 1e-5
+"""Deviations of Î₂ below this share of the terms that cancel in it may be rounding."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -183,12 +185,15 @@ def _functions(found: Found) -> dict[str, Array]:
 def _scale(law: Moments) -> dict[str, Array]:
     """Return sizes that sums over labels are rounded relative to."""
     mean_a, mean_b = law.means
-    square_a = law.central(2, 0) + mean_a**2
-    square_b = law.central(0, 2) + mean_b**2
+    first, second = law.central(2, 0), law.central(0, 2)
+    square_a, square_b = first + mean_a**2, second + mean_b**2
+    # Î₂ is rounded relative to I and to the terms that cancel in it, of size V₁/I.
+    inside = mean_a + first / np.where(mean_a > 0, mean_a, 1.0)
+    deviation = np.sqrt(second) + _CANCELLED * inside
     return {
         "fisher_score_squared": mean_a,
         "fisher_negative_hessian": np.sqrt(square_b),
         "variance_score_squared": square_a,
-        "variance_negative_hessian": square_b,
-        "covariance": np.sqrt(square_a * square_b),
+        "variance_negative_hessian": deviation**2,
+        "covariance": np.sqrt(square_a) * deviation,
     }

@@ -130,7 +130,7 @@ class OfNetwork(Subject):
 
     def identity(self) -> dict[str, Any]:
         """Return everything the numbers depend on, as plain data."""
-        question = self._question
+        question, first = self._question, self.derivatives(0)
         state = question.model.state_dict()
         return {
             "family": question.family.canonical(),
@@ -138,6 +138,7 @@ class OfNetwork(Subject):
             "constants": dict(question.constants),
             "model": digest(*state.values()),
             "inputs": digest(question.inputs),
+            "its derivatives": digest(first.h, first.u, first.v),
             "parameters": digest(*self._positions),
         }
 

@@ -126,7 +126,9 @@ class AtPoints(Subject):
         weight = log_base_measure(family, law.constants, labels).sum(-1) + t @ h
         expected = weight - evaluator(family).log_partition(h, **law.constants)
         given = law.log_prob(h, labels)
-        inside = expected.isfinite() & given.isfinite()
+        inside = expected.isfinite()
+        if not torch.equal(inside, given.isfinite()):
+            return math.inf
         gap = (expected - given)[inside].abs() / expected[inside].abs().clamp(min=1)
         return float(gap.max()) if bool(inside.any()) else math.inf
 

@@ -11,6 +11,7 @@ from fimsym.report.page import render
 from fimsym.validation import table
 from fimsym.validation.estimates import ESTIMATES
 from fimsym.validation.result import Validation
+from fimsym.validation.sizes import MOST_DRAWN
 from fimsym.validation.verdict import ModelReport, near_normal
 
 _EXPLANATION = (
@@ -59,10 +60,10 @@ def page(validation: Validation, command: str) -> str:
 def _settings(validation: Validation, command: str) -> list[tuple[str, str]]:
     chosen = validation.relative_error
     labels = (
-        "given on the command line"
+        "given"
         if chosen is None
-        else f"chosen from a pilot for a detectable error of {chosen:.3g}; the pilot's labels were "
-        "not used again"
+        else f"chosen from a pilot for a detectable error of {chosen:.3g}, with at most "
+        f"{MOST_DRAWN:,} labels of a subject drawn one by one; the pilot's were not used again"
     )
     versions = ", ".join(f"{name} {version}" for name, version in validation.environment.items())
     return [

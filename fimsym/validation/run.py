@@ -74,7 +74,8 @@ class Run:
         with Interruption() as stop:
             found = self._found(stage, own, samples, stop)
         self._store.flush()
-        parts = self._ranks.exchange((found, stop.requested and len(found) < len(own)))
+        cut = stop.requested and (stage == "pilot" or len(found) < len(own))
+        parts = self._ranks.exchange((found, cut))
         together = {cell: one for cells_of, _ in parts for cell, one in cells_of.items()}
         sampled = {}
         for key in samples:

@@ -17,7 +17,7 @@ MOST = 10**10
 
 _COUNTED = 10**6
 """Labels at least where only their counts are drawn, which costs the same for any number."""
-_MOST_DRAWN = 2**34
+MOST_DRAWN = 2**34
 """Labels of a subject that are drawn one by one, at most, unless more are asked for."""
 _MARGIN = 1.25  # what a pilot's standard errors may be off by
 
@@ -48,7 +48,7 @@ def labels_for(subject: Subject, pilot: Sampled, relative_error: float, tests: i
     if not all(support is not None and support.finite for support in supports):
         needed *= _MARGIN
     width = sum(subject.where(p).stop - subject.where(p).start for p in drawn)
-    most = max(FEWEST, _MOST_DRAWN / width) if drawn else MOST
+    most = max(FEWEST, MOST_DRAWN / width) if drawn else MOST
     return _rounded(min(needed, most))
 
 

@@ -13,8 +13,8 @@ ALWAYS = (
     "Devices other than the CPU.",
 )
 _LAYERS = (
-    "Layers other than Linear, and activations other than the sigmoid: networks here have no "
-    "others. The project's tests compare the engine with enumeration on them; "
+    "Layers other than Linear, and activations other than the sigmoid and ReLU: networks here "
+    "have no others. The project's tests compare the engine with enumeration on them; "
     "fimsym validate --model takes any network."
 )
 

@@ -25,7 +25,7 @@ from fimsym.validation.result import Validation
 from fimsym.validation.streams import Stream
 from fimsym.validation.subject import Subject
 from fimsym.validation.tasks import tasks
-from fimsym.validation.untested import left_out
+from fimsym.validation.untested import ALWAYS, left_out
 
 INPUTS = 16
 """Inputs of a network that are taken, unless more are asked for."""
@@ -47,7 +47,7 @@ def validate(
     """Compare I, V₁, V₂ and Cov(Î₁, Î₂) with Monte Carlo for every parameter.
 
     Every family's law is checked at random points of its domain and in random directions
-    u and v. For families with real data, small sigmoid networks are trained besides, and
+    u and v. For families with real data, small networks are trained besides, and
     the closed forms of `analyze` are checked on held-out inputs. The other side are labels
     drawn from the law and autograd of log p, which share no code with the closed forms.
 
@@ -88,10 +88,11 @@ def validate(
     names = (names,) if isinstance(names, str | Family) else names
     chosen = list(dict.fromkeys(family(name) for name in names or families()))
     plan = Plan(seed, samples, output_samples, relative_error, checkpoint, command, progress)
+    _check_parameters(parameters)
     if points is not None and len(chosen) != 1:
         raise SpecError(f"points are of one family; got {len(chosen)}. Name it.")
     if points is not None:
-        return carry_out(plan, lambda: [AtPoints(chosen[0], points, GIVEN)])
+        return carry_out(plan, lambda: [AtPoints(chosen[0], points, GIVEN)], ALWAYS)
     if len({spec.name for spec in chosen}) < len(chosen):
         raise SpecError("two families to validate have the same name. Rename one of them.")
 
@@ -151,14 +152,18 @@ def validate_model(
         FimsymError: as `analyze` and `validate` do.
     """
     plan = Plan(seed, samples, None, relative_error, checkpoint, command, progress)
-    if not (isinstance(parameters, int) and parameters >= 1):
-        raise DomainError(f"parameters must be a positive integer; got {parameters!r}.")
+    _check_parameters(parameters)
 
     def build() -> list[Subject]:
         question = _question(model, data, family, link, constants, seed, inputs, name)
         return [OfNetwork(question, seed, parameters)]
 
-    return carry_out(plan, build)
+    return carry_out(plan, build, ALWAYS)
+
+
+def _check_parameters(parameters: int) -> None:
+    if not (isinstance(parameters, int) and parameters >= 1):
+        raise DomainError(f"parameters must be a positive integer; got {parameters!r}.")
 
 
 def _question(
