@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from fimsym.engine.graph import Graph
 from fimsym.engine.uses import Use, split_rows
 
 _TOLERANCE = 1e-9
+_BLOCK = 2**20
+"""Entries of a gradient that are compared at a time."""
 
 
 @dataclasses.dataclass
@@ -69,13 +72,10 @@ def agreeing(graph: Graph, leaves) -> Known:
         if None in orders:
             continue
         try:
-            parts = [_summed(use, g) for use in uses if (g := weighted[use.node]) is not None]
-            ruled = functools.reduce(torch.add, parts) if parts else h.new_zeros(())
+            if _give(uses, weighted, truth[name]):
+                agreeing[name] = orders
         except (RuntimeError, ValueError, IndexError):
             continue
-        one = truth[name]
-        if one is None or near(ruled, one.flatten(), _TOLERANCE):
-            agreeing[name] = orders
     taken = {use.node: use for name in agreeing for use in known[name]}
     held = {
         node: g.numel() // batch for node, g in plain.items() if node in taken and g is not None
@@ -105,12 +105,29 @@ def _order(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) -
     return None
 
 
-def _summed(use: Use, g: Tensor) -> Tensor:
-    """Return the gradient of a use, summed over examples, flattened."""
-    rows = use.rows(g[None]).unsqueeze(1)
-    whole = slice(0, use.shape[0] if use.shape else 1)
-    (alone,) = ordered([use], ["batch"])
-    return alone.jacobian(rows, whole).flatten()
+def _give(uses: list[Use], weighted: Mapping[Any, Tensor | None], truth: Tensor | None) -> bool:
+    """Tell whether the uses of a parameter add up to its gradient, some rows at a time."""
+    given = [
+        (use, use.rows(g[None]).unsqueeze(1))
+        for use in ordered(uses, ["batch"] * len(uses))
+        if (g := weighted[use.node]) is not None
+    ]
+    if truth is None or not given:
+        return truth is None
+    if not truth.numel():
+        return True
+    height = truth.shape[0] if truth.ndim else 1
+    flat = truth.reshape(height, -1)
+    unit = max(use.unit for use, _ in given)
+    size = max(1, _BLOCK // max(1, flat.shape[1] * unit)) * unit
+    limit = _TOLERANCE * (largest(flat) + torch.finfo(flat.dtype).tiny)
+    for first in range(0, height, size):
+        part = slice(first, min(first + size, height))
+        ruled = functools.reduce(torch.add, (use.jacobian(rows, part) for use, rows in given))
+        gap = ruled.flatten() - flat[part].flatten()
+        if not bool(largest(gap) <= limit):
+            return False
+    return True
 
 
 def ordered(uses: Iterable[Use] | None, orders: Iterable[str]) -> list[Use]:
