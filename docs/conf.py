@@ -56,7 +56,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(_cache())
 nb_render_markdown_format = "myst"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 1200
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
