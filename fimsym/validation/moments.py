@@ -28,6 +28,11 @@ Mask = NDArray[np.bool_]
 ORDERS = ((2, 0), (1, 1), (0, 2), (3, 0), (2, 1), (1, 2), (0, 3), (4, 0), (2, 2), (0, 4))
 """Powers (j, k) of the central sums; those that merging needs are among them."""
 
+_FACTORS = {
+    (2, 0): (0, 0), (1, 1): (0, 1), (0, 2): (1, 1), (3, 0): (2, 0), (2, 1): (2, 1),
+    (1, 2): (4, 0), (0, 3): (4, 1), (4, 0): (2, 2), (2, 2): (2, 4), (0, 4): (4, 4),
+}  # fmt: skip
+"""Which two of a, b, a², ab and b² make each power."""
 _EXTREMES = 5
 FIELDS = 3 + len(ORDERS) + _EXTREMES
 """Numbers kept for every parameter."""
@@ -78,18 +83,23 @@ def of_labels(first: Array, second: Array) -> Array:
         first: Î₁ of every label, [label].
         second: Î₂, likewise.
     """
-    mean_a, mean_b = first.mean(), second.mean()
-    a, b = first - mean_a, second - mean_b
-    aa, ab, bb = a * a, a * b, b * b
-    sums = (aa.sum(), ab.sum(), bb.sum(), _dot(aa, a), _dot(aa, b), _dot(bb, a), _dot(bb, b),
-            _dot(aa, aa), _dot(aa, bb), _dot(bb, bb))  # fmt: skip
-    extremes = (*_ends(first), *_ends(second), np.abs(_ends(ab)).max())
-    return np.array((len(first), mean_a, mean_b, *sums, *extremes))
+    one, other = torch.from_numpy(first), torch.from_numpy(second)
+    mean_a, mean_b = one.mean(), other.mean()
+    rows = torch.empty(5, len(first), dtype=torch.float64)
+    a, b, aa, ab, bb = rows
+    torch.sub(one, mean_a, out=a)
+    torch.sub(other, mean_b, out=b)
+    for left, right, product in ((a, a, aa), (a, b, ab), (b, b, bb)):
+        torch.mul(left, right, out=product)
+    gram = (rows @ rows.T).numpy()
+    sums = [gram[_FACTORS[order]] for order in ORDERS]
+    low, high = torch.aminmax(ab)
+    extremes = (*_ends(one), *_ends(other), max(-float(low), float(high)))
+    return np.array((len(first), float(mean_a), float(mean_b), *sums, *extremes))
 
 
-def _ends(values: Array) -> tuple[float, float]:
-    """Return the least and the largest value, in one pass."""
-    low, high = torch.aminmax(torch.from_numpy(values))
+def _ends(values: torch.Tensor) -> tuple[float, float]:
+    low, high = torch.aminmax(values)
     return float(low), float(high)
 
 
@@ -126,11 +136,6 @@ def merged(parts: Array) -> Array:
         both = _together(parts[0:even:2], parts[1:even:2])
         parts = np.concatenate([both, parts[even:]])
     return parts[0]
-
-
-def _dot(one: Array, other: Array) -> float:
-    """Return Σ one·other in one thread, whose order of additions is always the same."""
-    return np.einsum("i,i->", one, other)
 
 
 def _together(one: Array, other: Array) -> Array:

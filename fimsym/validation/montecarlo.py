@@ -31,6 +31,7 @@ _ELEMENTS = 2**17
 _FITTED = 16
 """Labels for each coefficient that is fitted."""
 _COMPARED = 64
+_FAR = 8.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Affine:
     """Derivatives of log p along every parameter, as affine functions of t(y).
 
     Attributes:
-        centre: t is taken relative to this, [output].
+        centre: t is taken relative to this where it is far from zero, [output].
         score: Intercept and slopes of the first derivative, [1 + output, param].
         curvature: Those of the second.
         gap: Largest difference from autograd at labels that were not fitted, relative to
@@ -166,7 +167,8 @@ class Affine:
     def estimators(self, t: Tensor, position: int) -> tuple[Tensor, Tensor]:
         """Return Î₁ and Î₂ of one parameter for t [label, output], each [label]."""
         both = torch.stack([self.score[:, position], -self.curvature[:, position]])
-        score, second = torch.addmm(both[:, :1], both[:, 1:], (t - self.centre).T)
+        t = t - self.centre if bool(self.centre.any()) else t
+        score, second = torch.addmm(both[:, :1], both[:, 1:], t.T)
         return score.square_(), second
 
 
@@ -188,6 +190,8 @@ def affine(law: Law, at: Derivatives, labels: Tensor) -> Affine | None:
         return None
     fitted = len(t) - _COMPARED
     centre = t[:fitted].mean(0)
+    far = centre.abs() > _FAR * (t[:fitted] - centre).abs().amax(0)
+    centre = torch.where(far, centre, 0.0)  # else digits are kept without it
     spread = (t[:fitted] - centre).abs().amax(0).clamp(min=torch.finfo(t.dtype).tiny)
     design = torch.cat([torch.ones_like(t[:, :1]), (t - centre) / spread], dim=1)
     coefficients: list[Tensor] = []
