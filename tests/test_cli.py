@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import fimsym
 from fimsym import codegen
 from fimsym.cli import main
+from fimsym.cli.printing import print_table
 
 
 def run(*arguments):
@@ -25,9 +26,12 @@ def test_version_and_help():
     assert run("--version").output == f"fimsym, version {fimsym.__version__}\n"
     help_text = run("--help")
     assert help_text.exit_code == 0
-    for command in ("families", "derive", "generate", "validate"):
+    assert "130" in help_text.output
+    for command in main.commands:
         assert command in help_text.output
-        assert run(command, "--help").exit_code == 0
+        shown = run(command, "--help")
+        assert shown.exit_code == 0
+        assert ("--model" in shown.output) == ("IDX" in shown.output)
 
 
 def test_module_and_script_are_the_same():
@@ -135,6 +139,8 @@ def test_disagreement_exits_with_1(monkeypatch, tmp_path):
         (("validate", "gausian"), "Did you mean 'gaussian'"),
         (("validate", "--report", "."), "it is a folder"),
         (("validate", "--report", "missing/page.html"), "no folder missing"),
+        (("validate", "--parameters", "0", "--no-report"), "positive integer"),
+        (("validate", "--parameters", "-5", "--no-report"), "positive integer"),
         (("validate", "--samples", "5", "--no-report"), "from 1,000"),
         (("validate", "--seed", "-4", "--no-report"), "seed must be"),
         (("validate", "--inputs", "0", "--no-report"), "inputs must be"),
@@ -149,3 +155,20 @@ def test_bad_input_exits_with_2_and_no_traceback(arguments, message):
     assert message in shown.output
     assert "Traceback" not in shown.output
     assert shown.exception is None or isinstance(shown.exception, SystemExit)
+
+
+def test_brackets_and_colons_in_tables_are_text(capsys):
+    print_table(("name", "unit"), [("pace", "[red][/km]:smile:"), ("a", "[/]")], "speed [/km] :x:")
+    shown = capsys.readouterr().out
+    for text in ("speed [/km] :x:", "[red][/km]:smile:", "[/]"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("arguments", [("families",), ("families", "--json")])
+def test_a_full_disk_is_said_to_be_one(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fimsym", *arguments], stdout=full, stderr=-1, text=True
+        )
+    assert done.returncode in (2, 120)  # Python's own if the last flush fails, too
+    assert done.stderr.startswith("Error: cannot write the output: No space left on device.")

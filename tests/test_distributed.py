@@ -225,6 +225,16 @@ def make():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
 
+def lame():
+    if os.environ["RANK"] == "1":
+        raise RuntimeError("no such device here")
+    return make()
+
+def astray():
+    if os.environ["RANK"] == "1":
+        os.chdir("/")
+    return make()
+
 class Stopping(nn.Module):
     '''As a terminal does, sends torchrun SIGINT once; then waits to be stopped itself.'''
 
@@ -242,11 +252,11 @@ class Stopping(nn.Module):
 """
 
 
-def torchrun(folder, *arguments, model="make"):
+def torchrun(folder, *arguments, model="make", name="analyze"):
     """Return exit status, standard output and standard error."""
     command = (
         "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fimsym",
-        "analyze", "--model", f"nets:{model}", "--family", "categorical", "--data", *arguments,
+        name, "--model", f"nets:{model}", "--family", "categorical", "--data", *arguments,
     )  # fmt: skip
     (folder / "nets.py").write_text(NETS)
     with started(folder, [command], folder) as (process,):
@@ -277,6 +287,29 @@ def test_torchrun_fails_with_one_message(tmp_path):
     assert "rank 1 of 2 failed: ShapeError: label 3 of input 1 does not fit" in message
     assert "row 1 + 2 i of the data" in message
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["analyze", "validate"])
+def test_what_one_process_cannot_load_it_says_itself(tmp_path, name):
+    np.save(tmp_path / "data.npy", inputs(20, 4).numpy())
+    status, out, err = torchrun(tmp_path, "data.npy", model="lame", name=name)
+    assert (status, out) == (1, "")
+    (message,) = [line for line in err.splitlines() if line.startswith("Error: ")]
+    assert message.startswith("Error: rank 1 of 2: calling nets:lame without arguments failed: ")
+    assert "RuntimeError: no such device here, in" in message
+
+
+def test_torchrun_prints_an_audit_once_and_says_who_cannot_read_its_file(tmp_path):
+    np.save(tmp_path / "data.npy", inputs(20, 4).numpy())
+    np.save(tmp_path / "ones.npy", np.ones(43))
+    data = str(tmp_path / "data.npy")
+    status, out, err = torchrun(tmp_path, data, "ones.npy", name="audit")
+    assert status == 1, err
+    assert out.count("score_squared: root mean square") == 1
+    status, out, err = torchrun(tmp_path, data, "ones.npy", model="astray", name="audit")
+    assert (status, out) == (1, "")
+    (message,) = [line for line in err.splitlines() if line.startswith("Error: ")]
+    assert "rank 1 of 2 failed: DomainError: cannot read a diagonal from ones.npy" in message
 
 
 def test_torchrun_stopped_by_the_keyboard_prints_what_is_covered(tmp_path):

@@ -223,6 +223,14 @@ def test_a_command_stopped_twice_writes_nothing(folder):
     assert sorted(p.name for p in folder.glob("*out*")) == ["out.safetensors"]
 
 
+def test_an_interrupted_audit_gives_no_verdict(folder):
+    torch.save(torch.ones(43), folder / "ones.pt")
+    given = ("ones.pt", "--model", "nets:once", *OPTIONS)
+    shown = python(folder, "-m", "fimsym", "audit", *given)
+    assert (shown.returncode, shown.stdout) == (130, ""), shown.stderr
+    assert shown.stderr.splitlines()[-1] == "interrupted; nothing was written"
+
+
 def on_terminal(folder, code):
     """Run code with standard error on a terminal; return what it shows there."""
     ours, theirs = pty.openpty()

@@ -16,7 +16,8 @@ from torch import nn
 import fimsym
 from fimsym.cli import main
 from fimsym.errors import DomainError, ShapeError
-from fimsym.validation.output import random_points
+from fimsym.validation.montecarlo import Derivatives
+from fimsym.validation.output import Point, random_points
 
 SOURCE = """
 import torch
@@ -200,6 +201,8 @@ BAD = [
     ({"samples": 10}, "from 1,000"),
     ({"link": "probit"}, "not a link of categorical"),
     ({"constant": "sigma"}, "NAME=VALUE"),
+    ({"constant": "seed=3"}, "'seed' is not a constant of categorical"),
+    ({"constant": "sgma=3", "family": "gaussian"}, "Did you mean 'sigma'"),
     ({"output-samples": 2000}, "one network alone"),
     ({"points": "data.npz"}, "one network alone"),
     ({"relative-error": 0.01}, "expected one of them"),
@@ -243,6 +246,12 @@ def test_mistakes_exit_with_2_and_no_traceback(folder, changes, message):
         (("--all", "--model", "nets_to_validate:make"), "got --all too"),
         (("gaussian", "--data", "data.npz"), "--data goes with --model"),
         (("gaussian", "--constant", "sigma=2"), "--constant goes with --model"),
+        (("gaussian", "--family", ""), "--family goes with --model"),
+        (("--model", "", "--output-samples", "0"), "got --output-samples too"),
+        (("gaussian", "--samples", "0", "--relative-error", "0.1"), "--samples gives it"),
+        (("gaussian", "--points", "p.npz", "--samples", "2000"), "--samples is about networks"),
+        (("gaussian", "--points", "p.npz", "--inputs", "16"), "--inputs is about networks"),
+        (("gaussian", "--points", "p.npz", "--parameters", "9"), "--parameters is about networks"),
         (("gaussian", "poisson", "--points", "p.npz"), "goes with one family"),
         (("gaussian", "--points", "data.npz"), "expected arrays h, u and v"),
         (("gaussian", "--points", "flat.npz"), "have shapes"),
@@ -270,6 +279,44 @@ def test_points_are_read_from_a_file(folder):
     assert shown.exit_code == 0, shown.output
     expected = fimsym.validate(spec, points=points, output_samples=20_000, progress=False)
     assert json.loads(shown.output) == json.loads(json.dumps(expected.to_dict()))
+
+
+ONE = {"h": [[-0.5]], "u": [[[1.0]]], "v": [[[1.0]]]}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("geometric", {"h": [[0.5]]}, "p.npz: point 0: h must satisfy h < 0; got h = 0.5"),
+        ("geometric", {"h": [[np.nan]]}, "finite"),
+        ("geometric", {"h": [["a"]]}, "p.npz: h must be numbers; got values of <U1"),
+        ("geometric", {"v": [[[1j]]]}, "expected real numbers"),
+        ("geometric", {"u": [[[np.inf]]]}, "point 0: u must be finite"),
+        ("geometric", dict.fromkeys("uv", np.ones((1, 1, 0))), "at least one direction in u"),
+        ("geometric", {"h": np.ones((0, 1)), "u": np.ones((0, 1, 1)), "v": np.ones((0, 1, 1))},
+         "at least one point"),
+        ("gaussian", {"sigma": [1.0, 2.0, 3.0]}, "sigma has shape [3]; expected one number"),
+        ("gaussian", {"sigma": "wide"}, "p.npz: sigma must be numbers"),
+        ("gaussian", {"sigma": -1.0}, "point 0: sigma must be a positive"),
+        ("poisson", {"h": [[800.0]]}, "point 0: "),
+        ("gaussian_mean_variance", {}, "at least 2 output(s)"),
+    ],
+)  # fmt: skip
+def test_points_where_nothing_can_be_checked(folder, family, changes, message):
+    np.savez("p.npz", **{**ONE, **changes})
+    given = ["validate", family, "--points", "p.npz", "--no-report", "--no-checkpoint"]
+    shown = CliRunner().invoke(main, given)
+    assert shown.exit_code == 2, shown.output
+    assert message in shown.output
+    assert "Traceback" not in shown.output
+
+
+def test_points_are_checked_in_python_too():
+    h, u = torch.tensor([0.5]), torch.ones(1, 1)
+    with pytest.raises(DomainError, match="point 0: h must satisfy h < 0"):
+        fimsym.validate("geometric", points=[Point({}, Derivatives(h, u, u))], progress=False)
+    with pytest.raises(DomainError, match="at least one point"):
+        fimsym.validate("geometric", points=[], progress=False)
 
 
 def test_a_model_in_training_mode_is_refused():

@@ -12,8 +12,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import fimsym
+from fimsym.cli import main
 from fimsym.errors import DomainError
 from fimsym.report import files
 from fimsym.validation import carried, checkpoint, run
@@ -367,6 +369,20 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(tmp_path):
     assert re.search(r"^interrupted: .* after \d+ of \d+ parts", printed, re.MULTILINE)
     assert f"it goes on from here: {' '.join(arguments)}" in errors
     assert (tmp_path / "fimsym-validation.checkpoint").is_dir()
+
+
+def test_a_second_ctrl_c_says_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["validate", "geometric", "--output-samples", "20000", "--no-report"]
+    ends_after(monkeypatch, 2, KeyboardInterrupt)
+    shown = CliRunner().invoke(main, arguments)
+    assert shown.exit_code == 130, shown.output
+    assert "interrupted; what is finished is in fimsym-validation.checkpoint." in shown.output
+    assert "Run the same command and it goes on from here: " in shown.output
+    assert "nothing was written" not in shown.output
+    shown = CliRunner().invoke(main, [*arguments, "--no-checkpoint"])
+    assert shown.exit_code == 130
+    assert "nothing was written" in shown.output
 
 
 def test_a_process_that_fails_ends_the_others_with_its_reason(tmp_path):

@@ -21,6 +21,7 @@ from fimsym.auditing.words import audit_of
 from fimsym.engine import Analysis, analyze
 from fimsym.engine import data as inputs_of
 from fimsym.engine.analysis import check_grouping
+from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
 from fimsym.engine.memory import budget
 from fimsym.engine.models import differentiable_kernels
@@ -91,15 +92,19 @@ def audit(
         DomainError: the diagonal cannot be read or is not finite.
         SpecError: an unknown family, link, grouping or constant; a count that is no positive
             whole number.
+        FimsymError: another process of the group failed, or ended.
+        KeyboardInterrupt: Ctrl-C, as a part of the inputs has another Fisher than all of them.
     """
     _check_counts(labels_per_input=labels_per_input, batch_size=batch_size, draws=draws)
     if draws < FEWEST_DRAWS:
         raise SpecError(f"draws must be at least {FEWEST_DRAWS}; got {draws}.")
     check_grouping(groups)
-    network = Network(model, device)
-    head = Head(family, link, constants)
-    given = laid_out(diagonal, network)
-    batches = list(inputs_of.Rows(data))
+    with sharing() as ranks:
+        network = Network(model, device)
+        head = Head(family, link, constants)
+        given = laid_out(diagonal, network)
+        batches = list(inputs_of.Rows(data))
+        ranks.exchange(None)  # a file may be missing in one process alone
     shared = {"groups": groups, "max_memory": max_memory, "device": device, "progress": progress}
     with differentiable_kernels(), torch.enable_grad():
         analysis = _analysed(model, batches, head, given, negative_hessian, shared)
@@ -107,8 +112,9 @@ def audit(
 
         def run(data=None, family=head.spec, link=head.link, constants=head.constants):
             rows = data if data is not None else [x for x, _ in batches]
-            options = {**shared, "progress": False, "quantities": "fisher"}
-            return analyze(model, rows, family, link, input_variance=False, **options, **constants)
+            options = {"progress": False, "quantities": "fisher", "input_variance": False}
+            options = {**shared, **options}
+            return _whole(analyze(model, rows, family, link, **options, **constants))
 
         size = batch_size or _batch_size(data, batches)
         evidence = Evidence(passes, analysis, size, run)
@@ -218,10 +224,17 @@ def _analysed(model, batches, head, given: Given, negative_hessian, shared) -> A
     if all(labels is not None for _, labels in batches):
         quantities.append("empirical")
     given_rows = [x if y is None else (x, y) for x, y in batches]
-    return analyze(
+    return _whole(analyze(
         model, given_rows, head.spec, head.link, quantities=tuple(quantities),
         **shared, **head.constants,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def _whole(analysis: Analysis) -> Analysis:
+    """Return an analysis, unless Ctrl-C left inputs out."""
+    if analysis.interrupted:
+        raise KeyboardInterrupt
+    return analysis
 
 
 def _batch_size(data, batches) -> int | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fimsym.cli.options import INTERRUPTED, finite, network_options, opened, output_option
+from fimsym.cli.options import finite, network_options, opened, output_option
+from fimsym.cli.printing import echo, print_json
+from fimsym.cli.processes import INTERRUPTED
 
 if TYPE_CHECKING:
     from fimsym.engine import Analysis
@@ -62,14 +63,13 @@ def analyze_command(
     with opened(**shared) as given:
         from fimsym.engine import analyze
 
-        result = analyze(
-            *given.positional,
+        result = given.call(
+            analyze,
             quantities=asked,
             input_variance=input_variance,
             second_derivative=second_derivative,
             probes=probes,
             seed=seed,
-            **given.named,
         )
         if given.first:
             _show(result, given.output, given.as_json)
@@ -99,8 +99,8 @@ def _show(result: Analysis, output: Path | None, as_json: bool) -> None:
             "frozen": list(result.frozen),
             "warnings": list(result.warnings),
         }
-        click.echo(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(record)
         return
-    click.echo(repr(result))
+    echo(repr(result))
     if output is not None:
-        click.echo(f"wrote {output}")
+        echo(f"wrote {output}")

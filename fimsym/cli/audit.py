@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fimsym.cli.options import network_options, opened
+from fimsym.cli.printing import console, plain, print_json, writing
 
 if TYPE_CHECKING:
     from fimsym.auditing import Audit
@@ -38,39 +38,39 @@ def audit_command(
     model.parameters(): .safetensors, .npz, .npy or .pt. Where it is not, the likely mistake is
     named with its evidence.
 
-    Exit status: 0 it is, up to rounding or as an unbiased estimate; 1 it is not; 2 bad input.
+    Exit status: 0 it is, up to rounding or as an unbiased estimate; 1 it is not; 2 bad input; 130
+    ended by Ctrl-C, without a finding.
     """
     with opened(**shared) as given:
         from fimsym.auditing import audit
 
-        result = audit(
+        result = given.call(
+            audit,
             file,
-            *given.positional,
             labels_per_input=labels_per_input,
             batch_size=batch_size,
             tolerance=tolerance,
             seed=seed,
             draws=draws,
-            **given.named,
         )
-        if given.as_json:
-            click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
-        else:
+        if given.first and given.as_json:
+            print_json(result.to_dict())
+        elif given.first:
             _show(result)
     sys.exit(0 if result.is_fisher else 1)
 
 
+@writing()
 def _show(result: Audit) -> None:
     """Print a finding in words, and the groups as a table."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    shown = console()
     style = "bold green" if result.is_fisher else "bold red"
-    console.print(result.summary[:1].upper() + result.summary[1:], style=style, markup=False)
+    shown.print(result.summary[:1].upper() + result.summary[1:], style=style, markup=False)
     for sentence in result.evidence:
-        console.print(f"• {sentence}", markup=False)
+        shown.print(f"• {sentence}", markup=False)
     table = Table(box=box.SIMPLE_HEAD)
     names = list(result.groups[0].deviations)
     for name in ("group", "size", "given", "Fisher", "scale", "residual", *names):
@@ -78,11 +78,11 @@ def _show(result: Audit) -> None:
     for group in result.groups:
         cells = [f"{value:.4g}" for value in (group.given, group.fisher, group.scale)]
         cells += [f"{value:.2g}" for value in (group.residual, *group.deviations.values())]
-        table.add_row(group.name.replace("[", r"\["), str(group.size), *cells)
-    console.print(table)
+        table.add_row(plain(group.name), str(group.size), *cells)
+    shown.print(table)
     n = result.labels_per_input
     labels = "one label" if n is None or n < 1.5 else f"{n:.3g} labels"
-    console.print(
+    shown.print(
         f"scale: ⟨D, I⟩/⟨I, I⟩; residual: Σ|D − I|/ΣI; {', '.join(names)}: root mean square of "
         f"D − I in standard deviations of that estimator from {labels} for each input",
         markup=False,

@@ -14,7 +14,8 @@ from fimsym.cli.analyze import analyze_command
 from fimsym.cli.audit import audit_command
 from fimsym.cli.estimate import estimate_command
 from fimsym.cli.plan import plan_command
-from fimsym.cli.printing import print_json, print_table
+from fimsym.cli.printing import echo, print_json, print_table
+from fimsym.cli.processes import INTERRUPTED, print_error, print_interruption
 from fimsym.cli.reproduce import reproduce_command
 from fimsym.cli.validate import validate_command
 from fimsym.errors import FimsymError, SpecError
@@ -28,14 +29,14 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FimsymError as error:
-            click.echo(f"Error: {error}", err=True)
+            print_error(str(error))
             ctx.exit(2)
         except OSError as error:
-            click.echo(f"Error: cannot write the output: {error.strerror}.", err=True)
+            print_error(f"{type(error).__name__}: {error}".rstrip(": ") + ".")
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("interrupted; nothing was written", err=True)
-            ctx.exit(130)
+            print_interruption("interrupted; nothing was written")
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,7 +47,7 @@ def main() -> None:
     Write down a log-partition; get back proven formulas, stable vectorised torch code, and
     a network's Fisher diagonal with the variances of its estimators.
 
-    Exit status: 0 agreed or done, 1 disagreed, 2 bad input.
+    Exit status: 0 agreed or done, 1 disagreed, 2 bad input, 130 ended by Ctrl-C.
     """
 
 
@@ -109,9 +110,9 @@ def derive_command(name: str, style: str, as_json: bool) -> None:
     if as_json or style == "json":
         print_json(as_dict(derivation))
     elif style == "latex":
-        click.echo(derivation.latex())
+        echo(derivation.latex())
     else:
-        click.echo(pretty(derivation))
+        echo(pretty(derivation))
 
 
 @main.command("generate")
@@ -146,12 +147,12 @@ def generate_command(name: str | None, output: Path | None, everything: bool, ch
         _check_generated(codegen.stale())
     elif everything:
         changed = codegen.regenerate()
-        click.echo(f"rewrote {', '.join(changed)}" if changed else "nothing has changed")
+        echo(f"rewrote {', '.join(changed)}" if changed else "nothing has changed")
     elif spec is not None and output is not None:
         write(output, codegen.generate(spec))
-        click.echo(f"wrote {output}")
+        echo(f"wrote {output}")
     elif spec is not None:
-        click.echo(codegen.generate(spec), nl=False)
+        echo(codegen.generate(spec), newline=False)
 
 
 def _check_generated(stale):
@@ -161,8 +162,8 @@ def _check_generated(stale):
         lines = difflib.unified_diff(
             present.splitlines(), fresh.splitlines(), f"checked in: {name}", "derived", lineterm=""
         )
-        click.echo("\n".join(lines))
+        echo("\n".join(lines))
     if stale:
         click.echo("generated code is stale; run: make generate", err=True)
         sys.exit(1)
-    click.echo("generated code is up to date")
+    echo("generated code is up to date")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fimsym.cli.options import INTERRUPTED, finite, network_options, opened, output_option
+from fimsym.cli.options import finite, network_options, opened, output_option
+from fimsym.cli.printing import echo, print_json
+from fimsym.cli.processes import INTERRUPTED
 
 if TYPE_CHECKING:
     from fimsym.estimation import Estimate
@@ -61,27 +62,25 @@ def estimate_command(
     with opened(**shared) as given:
         from fimsym.estimation import estimate
 
-        result = estimate(
-            *given.positional,
-            estimator,
-            labels_per_input,
-            target,
-            seed,
+        result = given.call(
+            estimate,
+            estimator=estimator,
+            labels_per_input=labels_per_input,
+            target_relative_error=target,
+            seed=seed,
             confidence=confidence,
             max_labels=max_labels,
             random_inputs=random_inputs,
-            **given.named,
         )
         if given.first:
             if given.output is not None:
                 result.save(given.output)
             if given.as_json:
-                shown = json.dumps(record(result), indent=2, ensure_ascii=False, allow_nan=False)
-                click.echo(shown)
+                print_json(record(result))
             else:
-                click.echo(repr(result))
+                echo(repr(result))
                 if given.output is not None:
-                    click.echo(f"wrote {given.output}")
+                    echo(f"wrote {given.output}")
         if result.interrupted:
             sys.exit(INTERRUPTED)
         if not all(result.reached.values()):

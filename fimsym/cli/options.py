@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fimsym.errors import FimsymError, SpecError
+from fimsym.cli.constants import Result, read_constants, with_constants
+from fimsym.cli.processes import together
+from fimsym.errors import SpecError
 
 if TYPE_CHECKING:
     import torch
 
     from fimsym.families import Family
-
-INTERRUPTED = 130
-"""Exit status of a command that SIGINT ended."""
 
 _OPTIONS = (
     click.option(
@@ -36,7 +34,7 @@ _OPTIONS = (
         "--data",
         required=True,
         type=click.Path(path_type=Path),
-        help="Inputs: .npz, .npy, .csv, .pt or .safetensors.",
+        help="Inputs: .npz, .npy, .csv, IDX, .pt or .safetensors.",
     ),
     click.option("--family", required=True, help="Output family: its name, or a TOML file."),
     click.option("--link", help="What the model puts out instead of natural parameters."),
@@ -72,7 +70,8 @@ class Given:
 
     Attributes:
         positional: Network, data and family.
-        named: Link, groups, budget, device, constants, and whether progress is shown.
+        named: Link, groups, budget, device, and whether progress is shown.
+        constants: Values of the family's constants.
         first: Whether this process prints.
         as_json: Print JSON.
         output: Where to write tensors.
@@ -80,9 +79,24 @@ class Given:
 
     positional: tuple[Any, Any, Family]
     named: dict[str, Any]
+    constants: dict[str, float]
     first: bool
     as_json: bool
     output: Path | None
+
+    def call(self, function: Callable[..., Result], *before: Any, **options: Any) -> Result:
+        """Call a function of fimsym with what the options name.
+
+        Args:
+            function: Takes network, data and family, and constants.
+            *before: Arguments that come before these.
+            **options: Arguments of its own.
+
+        Raises:
+            SpecError: a constant is called like an argument of the function.
+        """
+        bound = with_constants(function, self.constants, self.positional[2])
+        return bound(*before, *self.positional, **self.named, **options)
 
 
 @contextlib.contextmanager
@@ -101,27 +115,24 @@ def opened(
 ) -> Iterator[Given]:
     """Load what the options name, and join the processes that torchrun has started.
 
-    An error inside is printed by the first process alone; all exit with 2.
+    An error in loading is printed by the process that has it, one inside by the first process
+    alone; all exit with 2.
     """
-    from fimsym.cli.sources import load_data, load_model, read_constants
-    from fimsym.engine.distributed import launched, launched_rank
+    from fimsym.cli.sources import load_data, load_model
+    from fimsym.engine.distributed import launched_rank
     from fimsym.families.file import read
     from fimsym.report.files import check_writable
 
     first = launched_rank() == 0
     if output is not None and first:
         check_writable(output)
-    named: dict[str, Any] = read_constants(constants)
-    network, inputs, spec = load_model(model, weights), load_data(data), read(family)
-    with launched(_device(device, network)) as place:
-        named |= {"link": link, "groups": groups, "max_memory": max_memory}
+    spec = read(family)
+    values = read_constants(constants, spec)
+    network, inputs = load_model(model, weights), load_data(data)
+    with together(_device(device, network)) as place:
+        named = {"link": link, "groups": groups, "max_memory": max_memory}
         named |= {"device": place, "progress": not as_json}
-        try:
-            yield Given((network, inputs, spec), named, first, as_json, output)
-        except FimsymError as error:
-            if first:
-                click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
+        yield Given((network, inputs, spec), named, values, first, as_json, output)
 
 
 def finite(value: float) -> float | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fimsym.cli.options import network_options, opened
+from fimsym.cli.printing import console, echo, plain, print_json, writing
 
 if TYPE_CHECKING:
     from fimsym.estimation import Plan
@@ -29,31 +28,28 @@ def plan_command(relative_error: float, confidence: float, pilot: int, **shared:
     with opened(**shared) as given:
         from fimsym.estimation import plan
 
-        result = plan(
-            *given.positional,
+        result = given.call(
+            plan,
             relative_error=relative_error,
             confidence=confidence,
             pilot=pilot,
-            **given.named,
         )
         if not given.first:
             return
         if given.as_json:
-            record = result.to_dict()
-            click.echo(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False))
+            print_json(result.to_dict())
         else:
             _show(result)
 
 
+@writing()
 def _show(result: Plan) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from fimsym.estimation.planned import number, shown
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    click.echo(
+    echo(
         f"{result.family}, {result.inputs:,} inputs, {result.outputs} outputs: relative error "
         f"{result.relative_error:g} at confidence {result.confidence:g}, from {result.pilot} inputs"
     )
@@ -68,7 +64,7 @@ def _show(result: Plan) -> None:
             first = name == next(iter(group.options))
             best = name == group.recommended
             table.add_row(
-                group.name.replace("[", r"\[") if first else "",
+                plain(group.name if first else ""),
                 name,
                 deviation,
                 shown(option),
@@ -78,7 +74,7 @@ def _show(result: Plan) -> None:
                 style="bold" if best else None,
                 end_section=name == list(group.options)[-1],
             )
-    console.print(table)
-    click.echo(result.sentence)
+    console().print(table)
+    echo(result.sentence)
     for insight in result.insights:
-        click.echo(f"· {insight}")
+        echo(f"· {insight}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fimsym import __version__
+from fimsym.cli.printing import echo
 
 if TYPE_CHECKING:
     from fimsym.reproduce.record import Record
@@ -141,12 +142,12 @@ def _end(
     text = json.dumps(given, indent=1, ensure_ascii=False, allow_nan=False)
     save(output, stem, record, pictures, text)
     if as_json:
-        click.echo(text)
+        echo(text)
         return
     for line in lines:
-        click.echo(line)
+        echo(line)
     written = ", ".join(names(list(pictures), stem))
-    click.echo(f"wrote {written} to {output}, {time.monotonic() - started:.0f} s")
+    echo(f"wrote {written} to {output}, {time.monotonic() - started:.0f} s")
 
 
 def _of_task(task: str, found: dict[str, Any]) -> str:

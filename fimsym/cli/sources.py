@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
+import sysconfig
+import traceback
 import zipfile
-from collections.abc import Iterable
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +21,10 @@ from torch import Tensor, nn
 from fimsym.datasets.idx import read_idx
 from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
 
-if TYPE_CHECKING:
-    from fimsym.families import Family
-    from fimsym.validation.output import Point
-
 _INPUTS, _LABELS = ("inputs", "x", "X"), ("labels", "y", "Y")
 _EXPECTED = "Expected .npz, .npy, .csv, IDX, .pt or .safetensors."
 _LABEL_COLUMNS = ("labels", "label", "y")
+_PACKAGE = Path(__file__).parent.parent
 
 
 def load_model(path: str, weights: Path | None = None) -> nn.Module:
@@ -35,23 +36,15 @@ def load_model(path: str, weights: Path | None = None) -> nn.Module:
         weights: A state dict to load into it, ``.safetensors``, ``.pt`` or ``.pth``.
 
     Raises:
-        SpecError: there is nothing of that name, or it is no module.
+        SpecError: there is nothing of that name, it is no module, or its code fails.
         DomainError: the weights cannot be read or do not fit.
     """
     place, colon, name = path.partition(":")
-    if not (place and colon and name):
+    if not (place and colon and name) or place.startswith("."):
         raise SpecError(
             f"expected a model as package.module:factory, such as nets:make; got {path!r}."
         )
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = importlib.import_module(place)
-    except ImportError as error:
-        raise SpecError(
-            f"cannot import {place!r} ({error}). Run the command in the folder that holds it, or "
-            "install its package."
-        ) from None
+    found = _imported(place)
     if not hasattr(found, name):
         raise SpecError(f"{place} has no {name!r}.{nearest(name, dir(found))}")
     model = getattr(found, name)
@@ -62,16 +55,47 @@ def load_model(path: str, weights: Path | None = None) -> nn.Module:
     return model.eval()
 
 
-def _made(path, factory):
+def _imported(place: str) -> ModuleType:
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        where = "" if error.name and f"{place}.".startswith(f"{error.name}.") else _where(error)
+        raise SpecError(
+            f"cannot import {place!r} ({error}{where}). Run the command in the folder that holds "
+            "it, or install its package."
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise SpecError(f"importing {place!r} failed: {_told(error)}. Mend that module.") from error
+
+
+def _made(path: str, factory: Any) -> nn.Module:
     try:
         model = factory()
-    except Exception as error:
-        raise SpecError(f"calling {path} without arguments failed: {error!r}.") from error
+    except (Exception, SystemExit) as error:
+        raise SpecError(f"calling {path} without arguments failed: {_told(error)}.") from error
     if not isinstance(model, nn.Module):
         raise SpecError(
             f"expected {path} to be or return a torch module; got {type(model).__name__}."
         )
     return model
+
+
+def _told(error: BaseException) -> str:
+    """Return an exception's type, its text and where it comes from."""
+    text = " ".join(str(error).split()).rstrip(".")
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return said if isinstance(error, SyntaxError) else said + _where(error)
+
+
+def _where(error: BaseException) -> str:
+    """Return file and line of the innermost frame that is the user's own."""
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    others = (f"{_PACKAGE}{os.sep}", "<frozen", *installed)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(others)]
+    return f", in {own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
@@ -97,9 +121,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             "reading .safetensors needs safetensors. Run: pip install safetensors."
         ) from None
     except Exception as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise DomainError(
-            f"cannot read tensors from {path}: {str(error).splitlines()[0]} Expected a "
-            ".safetensors file, or a .pt file that holds tensors alone."
+            f"cannot read tensors from {path}: {why} Expected a .safetensors file, or a .pt file "
+            "that holds tensors alone."
         ) from None
     if isinstance(value, Tensor):
         return {"inputs": value}
@@ -117,9 +142,9 @@ def load_data(path: Path) -> Any:
     are divided by 255.
 
     Raises:
-        DomainError: the file cannot be read, has no inputs, or values are not finite.
+        DomainError: the file cannot be read, has no inputs, or values are no finite numbers.
     """
-    arrays = _arrays(path)
+    arrays = read_arrays(path)
     inputs = next((arrays[name] for name in _INPUTS if name in arrays), None)
     labels = next((arrays[name] for name in _LABELS if name in arrays), None)
     if inputs is None and len(arrays) == 1:
@@ -129,7 +154,7 @@ def load_data(path: Path) -> Any:
             f"{path} holds {', '.join(arrays) or 'nothing'}; expected an array called inputs or x, "
             "and labels or y beside it if there are any."
         )
-    inputs = torch.as_tensor(inputs)
+    inputs = as_numbers(path, "inputs", inputs)
     if inputs.ndim and not bool(torch.isfinite(inputs).all()):
         rows = (
             (~torch.isfinite(inputs)).flatten(1).any(1) if inputs.ndim > 1 else ~inputs.isfinite()
@@ -140,10 +165,32 @@ def load_data(path: Path) -> Any:
             f"{path}: inputs must be finite; {named}{' and more' if len(shown) > 10 else ''} "
             f"{'is' if len(shown) == 1 else 'are'} not, counted from 0. Drop or impute them."
         )
-    return inputs if labels is None else (inputs, torch.as_tensor(labels))
+    return inputs if labels is None else (inputs, as_numbers(path, "labels", labels))
 
 
-def _arrays(path: Path) -> dict[str, Any]:
+def as_numbers(path: Path, name: str, values: Any) -> Tensor:
+    """Return an array of a file as a tensor.
+
+    Raises:
+        DomainError: it holds something else than numbers.
+    """
+    if isinstance(values, np.ndarray):
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError):
+        raise DomainError(
+            f"{path}: {name} must be numbers; got values of {values.dtype}. Classes are whole "
+            "numbers from 0; other texts need a code of numbers too."
+        ) from None
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of a file by name, ``inputs`` where they have none.
+
+    Raises:
+        DomainError: the file cannot be read.
+    """
     if path.suffix in (".pt", ".pth", ".safetensors"):
         return dict(_tensors(path))
     if re.search(r"[.-]idx", path.name):
@@ -156,7 +203,7 @@ def _arrays(path: Path) -> dict[str, Any]:
         return {"inputs": found} if isinstance(found, np.ndarray) else dict(found)
     except OSError as error:
         raise DomainError(f"cannot read {path}: {error.strerror or error}. {_EXPECTED}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DomainError(f"cannot read {path}: {error}. {_EXPECTED}") from None
 
 
@@ -183,59 +230,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def load_points(path: Path, family: Family) -> list[Point]:
-    """Return points h, u and v, and values of the constants, from an .npz file.
-
-    h is [point, output] or [output]; u and v have a last axis of directions besides. A constant
-    is an array of its name, one number or one for each point.
-
-    Raises:
-        DomainError: the file cannot be read, or its arrays do not fit together.
-    """
-    from fimsym.validation.montecarlo import Derivatives
-    from fimsym.validation.output import Point
-
-    arrays = _arrays(path)
-    expected = {"h", "u", "v"}
-    constants = {c.name for c in family.constants}
-    if not expected <= set(arrays) or not set(arrays) <= expected | constants:
-        allowed = f", and values of {', '.join(constants)}" if constants else ""
-        raise DomainError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}; expected arrays h, u and v{allowed}."
-        )
-    h, u, v = (torch.as_tensor(arrays[name]).double() for name in ("h", "u", "v"))
-    if h.ndim == 1:
-        h, u, v = h.unsqueeze(0), u.unsqueeze(0), v.unsqueeze(0)
-    if h.ndim != 2 or u.ndim != 3 or u.shape[:2] != h.shape or v.shape != u.shape:
-        raise DomainError(
-            f"{path}: h, u and v have shapes {[list(arrays[n].shape) for n in 'huv']}; expected "
-            "[point, output] and, for u and v, [point, output, direction]."
-        )
-    values = {name: np.broadcast_to(arrays[name], len(h)) for name in constants & set(arrays)}
-    return [
-        Point(
-            family.bind({name: float(of_points[n]) for name, of_points in values.items()}),
-            Derivatives(h[n], u[n], v[n]),
-        )
-        for n in range(len(h))
-    ]
-
-
-def read_constants(given: Iterable[str]) -> dict[str, float]:
-    """Return constants from texts such as ``sigma=0.5``.
-
-    Raises:
-        SpecError: one is not of that form.
-    """
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            equals = ""
-        if not (name and equals):
-            raise SpecError(f"expected --constant NAME=VALUE with a number; got {text!r}.")
-    return found

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fimsym.cli.printing import print_json, print_table
-from fimsym.errors import FimsymError, SpecError
+from fimsym.cli.asked import asked
+from fimsym.cli.printing import echo, print_json, print_table
+from fimsym.cli.processes import INTERRUPTED, print_interruption, together
 
 if TYPE_CHECKING:
     from fimsym.validation import Validation
 
-_INTERRUPTED = 130
-"""Exit status of a command that SIGINT ended."""
 _FULL = 8
 """Subjects of which every table is printed."""
 _PATH = click.Path(path_type=Path)
@@ -70,7 +69,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--no-report", is_flag=True, help="Write no HTML report.")
 @click.option("--junit", type=_PATH, help="Write JUnit XML.")
 @click.option("-o", "--output", type=_PATH, help="Write every parameter's numbers (.safetensors).")
+@click.pass_context
 def validate_command(
+    context: click.Context,
     names: tuple[str, ...],
     checkpoint: Path,
     no_checkpoint: bool,
@@ -94,7 +95,7 @@ def validate_command(
 
         torchrun --nproc-per-node 2 -m fimsym validate …
     """
-    from fimsym.engine.distributed import launched, launched_rank
+    from fimsym.engine.distributed import launched_rank
     from fimsym.report.files import check_writable
     from fimsym.report.plots import require_matplotlib
 
@@ -110,91 +111,28 @@ def validate_command(
 
     command = _command()
     kept = None if no_checkpoint else checkpoint
-    shared = {"checkpoint": kept, "command": command, "progress": not as_json}
-    with launched(torch.device("cpu")):
-        try:
-            result = _validated(names, options, shared)
+    call = asked(names, options, _given(context))
+    try:
+        with together(torch.device("cpu")):
+            result = call(checkpoint=kept, command=command, progress=not as_json)
             if first:
                 _write(result, page, junit, output, command)
                 _print(result, as_json, page)
                 _forget(result, kept, command)
-        except FimsymError as error:
-            if first:
-                click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
-        if result.interrupted:
-            sys.exit(_INTERRUPTED)
-        sys.exit(0 if result.agrees else 1)
+            if result.interrupted:
+                sys.exit(INTERRUPTED)
+            sys.exit(0 if result.agrees else 1)
+    except KeyboardInterrupt:
+        if kept is None or not kept.is_dir() or not any(kept.iterdir()):
+            raise
+        print_interruption(f"interrupted; what is finished is in {kept}. {_go_on(kept, command)}")
+        sys.exit(INTERRUPTED)
 
 
-def _validated(names: tuple[str, ...], options: dict[str, Any], shared: dict) -> Validation:
-    """Call what the options ask for."""
-    from fimsym.families.file import read
-    from fimsym.validation import validate, validate_model
-    from fimsym.validation.carried import RELATIVE_ERROR
-
-    if names and options["everything"]:
-        raise SpecError(
-            f"expected families or --all; got {' '.join(names)} and --all. "
-            "Leave out --all, or the names."
-        )
-    fixed = [f"--{n}" for n in ("samples", "output-samples") if options[n.replace("-", "_")]]
-    if options["relative_error"] is not None and fixed:
-        raise SpecError(
-            f"--relative-error chooses the number of labels, and {' and '.join(fixed)} gives it; "
-            "expected one of them."
-        )
-    if options["relative_error"] is None:
-        options["relative_error"] = RELATIVE_ERROR
-    common = {n: options[n] for n in ("samples", "seed", "inputs", "relative_error", "parameters")}
-    of_model = ("model", "weights", "data", "family", "link", "constants")
-    if options["model"] is not None:
-        return _of_model(names, options, {**common, **shared}, validate_model)
-    given = [f"--{n.removesuffix('s') if n == 'constants' else n}" for n in of_model if options[n]]
-    if given:
-        raise SpecError(f"{given[0]} goes with --model; got it without.")
-    return validate(
-        [read(name) for name in names],
-        output_samples=options["output_samples"],
-        points=_points(options["points"], names),
-        **common,
-        **shared,
-    )
-
-
-def _of_model(names, options, common, validate_model) -> Validation:
-    from fimsym.cli.sources import load_data, load_model, read_constants
-    from fimsym.families.file import read
-
-    others = {"points": "--points", "everything": "--all", "output_samples": "--output-samples"}
-    extra = [*names, *(option for name, option in others.items() if options[name])]
-    if extra:
-        raise SpecError(
-            f"--model validates one network alone; got {extra[0]} too. Leave out one of them."
-        )
-    for name in ("data", "family"):
-        if options[name] is None:
-            raise SpecError(f"--model needs --{name}; got none.")
-    return validate_model(
-        load_model(options["model"], options["weights"]),
-        load_data(options["data"]),
-        read(options["family"]),
-        options["link"],
-        name=options["model"],
-        **common,
-        **read_constants(options["constants"]),
-    )
-
-
-def _points(path: Path | None, names: tuple[str, ...]) -> Any:
-    if path is None:
-        return None
-    from fimsym.cli.sources import load_points
-    from fimsym.families.file import read
-
-    if len(names) != 1:
-        raise SpecError(f"--points goes with one family; got {len(names)}.")
-    return load_points(path, read(names[0]))
+def _given(context: click.Context) -> set[str]:
+    """Return the names of the options that are on the command line."""
+    default = click.core.ParameterSource.DEFAULT
+    return {name for name in context.params if context.get_parameter_source(name) is not default}
 
 
 def _write(
@@ -230,11 +168,11 @@ def _print(result: Validation, as_json: bool, page: Path | None) -> None:
             print_table(table.HEADER, rows, table.title(model), numbers=slice(2, -1))
     verdict = "agreed" if result.agrees else "DISAGREED"
     verdict = "interrupted" if result.interrupted else verdict
-    click.echo(f"{verdict}: {table.summary(result)}, {result.seconds:.0f} s")
+    echo(f"{verdict}: {table.summary(result)}, {result.seconds:.0f} s")
     if not result.interrupted:
-        click.echo(table.weakest(result))
+        echo(table.weakest(result))
         if page is not None:
-            click.echo(f"report: {page}")
+            echo(f"report: {page}")
 
 
 def _forget(result: Validation, kept: Path | None, command: str) -> None:
@@ -242,10 +180,14 @@ def _forget(result: Validation, kept: Path | None, command: str) -> None:
     from fimsym.validation.checkpoint import remove
 
     if result.interrupted:
-        go_on = "it starts again" if kept is None else "it goes on from here"
-        click.echo(f"Run the same command and {go_on}: {command}", err=True)
+        print_interruption(_go_on(kept, command))
     elif kept is not None:
         remove(kept)
+
+
+def _go_on(kept: Path | None, command: str) -> str:
+    goes = "it starts again" if kept is None else "it goes on from here"
+    return f"Run the same command and {goes}: {command}"
 
 
 def _command() -> str:

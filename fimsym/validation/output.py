@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fimsym.engine.analysis import QUANTITIES
+from fimsym.errors import DomainError, FimsymError
 from fimsym.families import Family, Limits
 from fimsym.generated import evaluator
 from fimsym.laws import Law
@@ -147,6 +148,37 @@ class AtPoints(Subject):
     def _whole(self, point: int, position: int) -> tuple[nn.Module, Tensor, tuple[int, int]]:
         at = self._points[point].at
         return Path(at), at.h, (0, position)
+
+
+def check_points(family: Family, points: Sequence[Point]) -> None:
+    """Refuse points at which a law cannot be checked.
+
+    Raises:
+        DomainError: there is none, one has no direction, or numbers are not finite or not in
+            the family's domain.
+    """
+    if not points:
+        raise DomainError("expected at least one point; got none.")
+    for number, point in enumerate(points):
+        try:
+            _check_point(family, point)
+        except FimsymError as error:
+            raise type(error)(f"point {number}: {error}") from None
+
+
+def _check_point(family: Family, point: Point) -> None:
+    h, directions = point.at.h, {"u": point.at.u, "v": point.at.v}
+    for name, values in directions.items():
+        if values.numel() == 0:
+            raise DomainError(f"expected at least one direction in {name}; got none.")
+        if not bool(values.isfinite().all()):
+            raise DomainError(f"{name} must be finite; got NaN or infinity. Drop that direction.")
+    moments = evaluator(family).moments(h, **directions, **family.bind(point.constants))
+    if not all(bool(getattr(moments, quantity).isfinite().all()) for quantity in QUANTITIES):
+        raise DomainError(
+            "a closed form is too large for a number there, so that nothing can be compared with "
+            "it. Take smaller h, u and v."
+        )
 
 
 def random_points(family: Family, seed: int) -> list[Point]:

@@ -20,7 +20,14 @@ from fimsym.validation.carried import RELATIVE_ERROR, Plan, carry_out
 from fimsym.validation.labels import check_labels
 from fimsym.validation.links import of_links
 from fimsym.validation.network import PARAMETERS, OfNetwork, Question
-from fimsym.validation.output import GIVEN, RANDOM, AtPoints, Point, random_points
+from fimsym.validation.output import (
+    GIVEN,
+    RANDOM,
+    AtPoints,
+    Point,
+    check_points,
+    random_points,
+)
 from fimsym.validation.result import Validation
 from fimsym.validation.streams import Stream
 from fimsym.validation.subject import Subject
@@ -79,7 +86,7 @@ def validate(
     Raises:
         SpecError: an unknown family.
         DomainError: an argument out of range, or a checkpoint that is damaged, of another run,
-            or cannot be written.
+            or cannot be written; points outside the family's domain.
         UnsupportedError: scikit-learn or statsmodels is missing, or a family has neither a
             sampler nor a density to draw labels from.
         FimsymError: another process of the group failed, or ended.
@@ -88,11 +95,11 @@ def validate(
     names = (names,) if isinstance(names, str | Family) else names
     chosen = list(dict.fromkeys(family(name) for name in names or families()))
     plan = Plan(seed, samples, output_samples, relative_error, checkpoint, command, progress)
-    _check_parameters(parameters)
+    _check_count("parameters", parameters)
     if points is not None and len(chosen) != 1:
         raise SpecError(f"points are of one family; got {len(chosen)}. Name it.")
     if points is not None:
-        return carry_out(plan, lambda: [AtPoints(chosen[0], points, GIVEN)], ALWAYS)
+        return carry_out(plan, lambda: [_at_points(chosen[0], points)], ALWAYS)
     if len({spec.name for spec in chosen}) < len(chosen):
         raise SpecError("two families to validate have the same name. Rename one of them.")
 
@@ -152,7 +159,7 @@ def validate_model(
         FimsymError: as `analyze` and `validate` do.
     """
     plan = Plan(seed, samples, None, relative_error, checkpoint, command, progress)
-    _check_parameters(parameters)
+    _check_count("parameters", parameters)
 
     def build() -> list[Subject]:
         question = _question(model, data, family, link, constants, seed, inputs, name)
@@ -161,9 +168,14 @@ def validate_model(
     return carry_out(plan, build, ALWAYS)
 
 
-def _check_parameters(parameters: int) -> None:
-    if not (isinstance(parameters, int) and parameters >= 1):
-        raise DomainError(f"parameters must be a positive integer; got {parameters!r}.")
+def _check_count(name: str, count: int) -> None:
+    if not (isinstance(count, int) and count >= 1):
+        raise DomainError(f"{name} must be a positive integer; got {count!r}.")
+
+
+def _at_points(spec: Family, points: Sequence[Point]) -> AtPoints:
+    check_points(spec, points)
+    return AtPoints(spec, points, GIVEN)
 
 
 def _question(
