@@ -94,7 +94,7 @@ def test_validate_prints_a_table_and_writes_a_page(tmp_path):
     assert "largest |z|" in shown.output
     assert re.search(r"^agreed: [\d,]+ tests", shown.output, re.MULTILINE)
     text = page.read_text()
-    assert text.count("<svg") == 2 + 3 * 3
+    assert text.count("<svg") == 2 + 4 * 3
     assert text.index("agreed") < text.index("<table")
     links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)|url\(([^)]+)\)|@import""", text)
     assert all((a or b).startswith(("#", "data:")) for a, b in links)
@@ -110,7 +110,7 @@ def test_validate_as_json(tmp_path):
     record = json.loads(shown.output)
     assert record["agrees"] is True
     names = [model["name"] for model in record["models"]]
-    assert names == ["random h, u, v", "digits", "anes96"]
+    assert names == ["random h, u, v", "digits", "digits and ink", "anes96"]
     assert {c["quantity"] for c in record["models"][0]["comparisons"]} >= {"covariance"}
 
 
