@@ -1,14 +1,24 @@
 """The structured and shared roads: what they take, and that they equal the functional one."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import alignment, bent, chain, curvatures, functional, uses
+from fimsym.engine import alignment, bent, chain, classes, curvatures, examined, functional, uses
 from fimsym.engine.examined import Examined
+from fimsym.engine.expansion import Expansion
+from fimsym.engine.graph import read
+from fimsym.engine.head import Head
+from fimsym.engine.network import Network
 from fimsym.engine.probe import Known
-from tests.networks import build
+from fimsym.engine.recording import NoTape
+from fimsym.engine.tape import Tape
+from tests.networks import build, flat
+from tests.reference import enumeration
 
 
 class Residual(nn.Module):
@@ -349,3 +359,34 @@ def test_a_bent_parameter_is_not_taken_for_affine():
     found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
     assert found.variance_negative_hessian["0.weight"].all()
     assert not found.variance_negative_hessian["2.weight"].any()
+
+
+def _convolutions():
+    layers = [nn.Unflatten(1, (1, 4))]
+    for n in range(6):
+        layers += [nn.Conv1d(1 if n == 0 else 3, 3, 3, padding=1), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(12, 3))
+
+
+@pytest.mark.parametrize("quantities", ["fisher", "all"])
+def test_patches_of_one_convolution_at_a_time_are_held(quantities, monkeypatch):
+    held, most = [], 0
+    unfolded = uses.Convolution._unfolded
+
+    def noted(use, *given):
+        nonlocal most
+        found = unfolded(use, *given)
+        if given[0] > 1:  # the probe takes a batch for one example
+            held[:] = [one for one in held if one() is not None] + [weakref.ref(found)]
+            most = max(most, len(held))
+        return found
+
+    def by_rows(bent, name, rows, columns, unit=1):
+        return [(slice(row, row + 1), slice(0, columns)) for row in range(rows)]
+
+    monkeypatch.setattr(uses.Convolution, "_unfolded", noted)
+    monkeypatch.setattr(bent.Bent, "_tiles", by_rows)
+    given = {"quantities": quantities, "progress": False}
+    found = fimsym.analyze(build(_convolutions), inputs(5), "categorical", **given)
+    assert found.roads["1.weight"] == SHARED
+    assert most == 1

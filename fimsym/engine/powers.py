@@ -31,11 +31,6 @@ def powers_of(inputs: Tensor) -> dict[int, Tensor]:
     return {2: squares, 4: squares.square()}
 
 
-def into_rows(rows: Tensor, values: Tensor, height: int) -> Tensor:
-    """Return values [pair, feature] summed into the rows of a table."""
-    return values.new_zeros(height, values.shape[1]).index_add_(0, rows, values)
-
-
 def spread_of(left: Tensor, right: Tensor) -> Tensor:
     """Return Σ_b (x_b − x̄)² of x_b = f_b a_b, each product of small deviations."""
     f, a = left.mean(0), right.mean(0)
