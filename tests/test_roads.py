@@ -361,6 +361,96 @@ def test_a_bent_parameter_is_not_taken_for_affine():
     assert not found.variance_negative_hessian["2.weight"].any()
 
 
+class Slices(nn.Module):
+    """Two layers whose inputs start at the same place in memory."""
+
+    def __init__(self, one, other):
+        super().__init__()
+        self.one, self.other = one, other
+        wide = torch.empty(1, 4)
+        self.a, self.b = (nn.Linear(wide[:, part].shape[1], 4) for part in (one, other))
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.a(x[:, self.one]) - self.b(x[:, self.other])))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(slice(0, 4, 2), slice(0, 2)), (slice(0, 3), slice(0, 4)), (slice(0, 1), slice(0, 4))],
+    ids=str,
+)
+def test_inputs_that_start_at_the_same_place_are_told_apart(one, other):
+    model, data = build(lambda: Slices(one, other)), inputs()
+    found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
+    assert set(found.roads.values()) == {STRUCTURED}
+    truth = enumeration.moments("categorical", model, data)
+    for quantity, named in found.values.items():
+        torch.testing.assert_close(flat(named), truth[quantity], rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(
+        flat(found.input_variance), truth["input_variance"], rtol=1e-9, atol=1e-14
+    )
+
+
+def test_a_layer_computed_in_every_forward_pass_is_not_kept():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.base = nn.Linear(4, 5), nn.Parameter(torch.randn(40, 5))
+            self.base.requires_grad_(False)
+
+        def forward(self, x):
+            return nn.functional.linear(self.first(x).tanh(), 2 * self.base)
+
+    made = []
+
+    class Counted(classes.Columns):
+        def __init__(self, matrix):
+            super().__init__(matrix)
+            made.append(weakref.ref(self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classes, "Columns", Counted)
+        fimsym.analyze(build(Scaled), inputs(12).split(3), "categorical", progress=False)
+        gc.collect()
+        assert made
+        assert not [one for one in made if one() is not None]
+        head = Head("categorical", None, {})
+        for _ in range(3):
+            head.columns(torch.randn(40, 5))
+        gc.collect()
+        assert sum(one() is not None for one in made) == 1
+    w = torch.randn(6, 6)
+    one, other = head.columns(w[:, ::2]), head.columns(w[:, :3])
+    assert torch.equal(one.powers, classes.Columns(w[:, ::2]).powers)
+    assert torch.equal(other.powers, classes.Columns(w[:, :3]).powers)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e12, 1e-16])
+def test_tiny_and_huge_inputs_neither_vanish_nor_overflow(size):
+    """In float32 1e-12 and 1e12 have no fourth power; what a weight's entry is, has."""
+    model = build(lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
+    data = inputs(20)
+    data[:, 1:3] *= size
+    data[0, 3] = 0.0
+    with torch.no_grad():
+        model[0].weight[:, 1:3] /= size
+    model, data = model.float(), data.float()
+    found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
+    truth = fimsym.analyze(
+        model.double(), data.double(), "categorical", quantities="all", progress=False
+    )
+    given = zip(
+        (*found.values.values(), found.input_variance),
+        (*truth.values.values(), truth.input_variance),
+        strict=True,
+    )
+    for one, other in given:
+        value, exact = one["0.weight"], other["0.weight"]
+        assert exact.all()
+        assert bool(((value - exact).abs() <= 1e-3 * exact.abs().amax(0)).all())
+
+
 def _convolutions():
     layers = [nn.Unflatten(1, (1, 4))]
     for n in range(6):

@@ -19,7 +19,7 @@ from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.network import Block
-from fimsym.engine.powers import DEGREES, powers_of, scaled, spread_of
+from fimsym.engine.powers import DEGREES, Powers, in_memory, powers_of, scaled, spread_of
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.tables import pairs_of, put
 from fimsym.engine.uses import Affine, Lookup, Product, Use
@@ -72,7 +72,7 @@ class Chunk:
         self.batch: int = len(self.h)
         self.spread: bool = sums.squares is not None
         self.neurons: dict[Any, dict[str, Tensor]] = {}
-        self.powers: dict[Any, dict[int, Tensor]] = {}
+        self.powers: dict[Any, Powers] = {}
         self.curved: dict[Any, Tensor] = {}
         self.bent: set[Any] = set()
 
@@ -116,15 +116,7 @@ class Chunk:
             self.neurons[use.node] = self._neuron_values(use.node)
         values = self.neurons[use.node]
         if isinstance(use, Product):
-            key = use.inputs.data_ptr()
-            powers = self.powers.setdefault(key, powers_of(use.inputs.detach()))
-            pairs = {q: (v, powers[DEGREES[q]].to(v.dtype)) for q, v in values.items()}
-            totals = {q: value.T @ a if use.transposed else a.T @ value
-                      for q, (value, a) in pairs.items()}  # fmt: skip
-            spread = None
-            if "fisher" in values and self.spread:
-                left, right = pairs["fisher"]
-                spread = spread_of(left, right) if use.transposed else spread_of(right, left)
+            totals, spread = self._of_product(use, values)
         else:
             totals = {q: value.sum(0) for q, value in values.items()}
             spread = None
@@ -132,6 +124,20 @@ class Chunk:
                 value = values["fisher"].double()
                 spread = (value - totals["fisher"] / self.batch).square().sum(0)
         self._put(slice(block.start, block.stop), totals, spread)
+
+    def _of_product(self, use: Product, values) -> tuple[dict[str, Tensor], Tensor | None]:
+        key = in_memory(use.inputs)
+        if key not in self.powers:
+            self.powers[key] = powers_of(use.inputs.detach())
+        powers, axis = self.powers[key], int(use.transposed)
+        pairs = {q: (v, powers.of[DEGREES[q]].to(v.dtype)) for q, v in values.items()}
+        totals = {q: powers.restored(v.T @ a if use.transposed else a.T @ v, DEGREES[q], axis)
+                  for q, (v, a) in pairs.items()}  # fmt: skip
+        if "fisher" not in values or not self.spread:
+            return totals, None
+        v, a = pairs["fisher"]
+        spread = spread_of(v, a) if use.transposed else spread_of(a, v)
+        return totals, powers.restored(spread, 2 * DEGREES["fisher"], axis)
 
     def _neuron_values(self, node) -> dict[str, Tensor]:
         """Return the quantities of every neuron of a node, [batch, neuron]."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Hashable, Mapping
 
+import torch
 from torch import Tensor
 
 from fimsym.engine import bounded
@@ -25,10 +28,46 @@ def scaled(values: Mapping[str, Tensor], slope: Tensor) -> dict[str, Tensor]:
     return {q: value * scales[DEGREES[q]].to(value.dtype) for q, value in values.items()}
 
 
-def powers_of(inputs: Tensor) -> dict[int, Tensor]:
-    """Return the squares and fourth powers of what comes into a layer, by degree."""
-    squares = inputs.square()
-    return {2: squares, 4: squares.square()}
+def in_memory(tensor: Tensor) -> Hashable:
+    """Return the same for tensors that are the same numbers in memory."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Powers:
+    """Powers of what comes into a layer.
+
+    Attributes:
+        of: (a/s)^degree by degree, 2 and 4, [row, feature].
+        scale: s, a power of two for each feature, float64; None where all are one.
+    """
+
+    of: Mapping[int, Tensor]
+    scale: Tensor | None
+
+    def restored(self, total: Tensor, degree: int, axis: int) -> Tensor:
+        """Return a sum that holds (a/s)^degree as one of a^degree; features along an axis."""
+        if self.scale is None:
+            return total
+        return total.double() * self.scale.pow(degree).unsqueeze(1 - axis)
+
+
+def powers_of(inputs: Tensor) -> Powers:
+    """Return powers of what comes into a layer; tiny and huge features are scaled."""
+    scale = _scale_of(inputs)
+    squares = (inputs if scale is None else inputs / scale.to(inputs.dtype)).square()
+    return Powers({2: squares, 4: squares.square()}, scale)
+
+
+def _scale_of(inputs: Tensor) -> Tensor | None:
+    """Return the scale of every feature, if fourth powers of some would leave the dtype's range."""
+    sizes = torch.linalg.vector_norm(inputs, math.inf, dim=0)
+    least = torch.finfo(inputs.dtype).tiny ** (1 / 6)
+    outside = ((sizes < least) & (sizes > 0)) | (sizes > 1 / least)
+    if not bool(outside.any()):
+        return None
+    exponents = torch.frexp(sizes.double()).exponent - 1.0
+    return torch.where(outside, torch.exp2(exponents), 1.0)
 
 
 def spread_of(left: Tensor, right: Tensor) -> Tensor:
