@@ -480,3 +480,80 @@ def test_patches_of_one_convolution_at_a_time_are_held(quantities, monkeypatch):
     found = fimsym.analyze(build(_convolutions), inputs(5), "categorical", **given)
     assert found.roads["1.weight"] == SHARED
     assert most == 1
+
+
+def test_a_tape_that_breaks_off_is_not_named(monkeypatch):
+    layers = nn.ConvTranspose1d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(10, 3)
+    model, data, left = (
+        build(lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), *layers)),
+        inputs(),
+        [1],
+    )
+    block = Expansion.block
+
+    def breaking(*given):
+        if not left:
+            raise NoTape("an operation mixes examples")
+        left.pop()
+        return block(*given)
+
+    given = {"quantities": "all", "progress": False, "max_memory": "1kB"}
+    whole = fimsym.analyze(model, data, "categorical", **given)
+    assert whole.ways["second"] == "tangents"
+    monkeypatch.setattr(Expansion, "block", breaking)
+    found = fimsym.analyze(model, data, "categorical", **given)
+    assert not left
+    assert found.ways["second"] == "forward over reverse"
+    assert_same(found, whole)
+
+
+def test_what_ran_out_of_memory_is_tried_again(monkeypatch):
+    network, data = Network(build(Twice).double()), inputs()
+    known, graph = curvatures.Curvatures(network), read(*network.traced(data))
+    with monkeypatch.context() as patch:
+
+        def refuse(*_):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 3 bytes")
+
+        patch.setattr(examined, "Expansion", refuse)
+        assert known.of(graph, data).expansion is None
+    second = known.of(graph, data)
+    assert "twice.weight" in second.right
+    with monkeypatch.context() as patch:
+        patch.setattr(examined, "Expansion", refuse)
+        assert known.of(graph, data).expansion is None
+    assert known.of(graph, data).expansion is not None
+
+
+def test_records_of_many_lengths_hold_no_tape_and_know_each_cost():
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.each = nn.RNN(2, 3, batch_first=True), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.each(self.cell(x)[0]).tanh().mean(1)
+
+    network = Network(build(Mean))
+    known = curvatures.Curvatures(network)
+    for length in (3, 4, 5):
+        data = torch.randn(2, length, 2).double()
+        second = known.of(read(*network.traced(data)), data)
+        assert "each.weight" in second.right
+    del second
+    gc.collect()
+    assert len(known._records) == 3
+    assert not [one for one in gc.get_objects() if type(one) in (Expansion, Tape)]
+    same = Network(build(lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), Averaged())))
+    known, costs = curvatures.Curvatures(same), []
+    for length in (2, 40):
+        data = torch.randn(2, length, 2).double()
+        second = known.of(read(*same.traced(data)), data)
+        costs.append(second.cost("0.weight").of(1, 1))
+    assert len(known._records) == 1
+    assert costs[1] > 5 * costs[0]
+
+
+class Averaged(nn.Module):
+    def forward(self, z):
+        return z.mean(1)
