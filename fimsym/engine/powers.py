@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Hashable, Mapping
 
 import torch
@@ -54,20 +53,27 @@ class Powers:
 
 def powers_of(inputs: Tensor) -> Powers:
     """Return powers of what comes into a layer; tiny and huge features are scaled."""
-    scale = _scale_of(inputs)
-    squares = (inputs if scale is None else inputs / scale.to(inputs.dtype)).square()
-    return Powers({2: squares, 4: squares.square()}, scale)
+    squares = inputs.square()
+    fourths = squares.square()
+    scale = _scale_of(inputs, fourths)
+    if scale is not None:
+        squares = (inputs / scale.to(inputs.dtype)).square()
+        fourths = squares.square()
+    return Powers({2: squares, 4: fourths}, scale)
 
 
-def _scale_of(inputs: Tensor) -> Tensor | None:
-    """Return the scale of every feature, if fourth powers of some would leave the dtype's range."""
-    sizes = torch.linalg.vector_norm(inputs, math.inf, dim=0)
-    least = torch.finfo(inputs.dtype).tiny ** (1 / 6)
-    outside = ((sizes < least) & (sizes > 0)) | (sizes > 1 / least)
+def _scale_of(inputs: Tensor, fourths: Tensor) -> Tensor | None:
+    """Return the scale of every feature, if fourth powers of some leave the dtype's range."""
+    least, sums = torch.finfo(inputs.dtype).tiny ** (2 / 3), fourths.sum(0)
+    outside = ~((sums >= least) & (sums <= 1 / least))
     if not bool(outside.any()):
         return None
-    exponents = torch.frexp(sizes.double()).exponent - 1.0
-    return torch.where(outside, torch.exp2(exponents), 1.0)
+    sizes = inputs[:, outside].abs().amax(0).double()
+    if not bool(sizes.any()):
+        return None
+    scale = torch.ones_like(sums, dtype=torch.float64)
+    scale[outside] = torch.exp2(torch.frexp(sizes).exponent.double() - 1)
+    return scale
 
 
 def spread_of(left: Tensor, right: Tensor) -> Tensor:
