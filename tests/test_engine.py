@@ -327,3 +327,85 @@ def test_blocks_cover_every_parameter_once():
         assert [b.start for b in blocks[1:]] == [b.stop for b in blocks[:-1]]
         assert (blocks[0].start, blocks[-1].stop) == (0, network.size)
         assert max(b.size for b in blocks) <= limit
+
+
+class Upcast(nn.Module):
+    """Normalises in float32 and returns logits in float32, whatever dtype the rest has."""
+
+    def __init__(self, casts=True):
+        super().__init__()
+        self.casts = casts
+        self.first, self.scale = nn.Linear(4, 5), nn.Parameter(torch.linspace(0.5, 1.5, 5))
+        self.last = nn.Linear(5, 3)
+
+    def forward(self, x):
+        z = torch.tanh(self.first(x))
+        wide = z.to(torch.float32) if self.casts else z
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-3)
+        h = self.last(self.scale * wide.to(z.dtype))
+        if not self.casts:
+            return h.softmax(-1)
+        return nn.functional.softmax(h, -1, dtype=torch.float32).float()
+
+
+@pytest.mark.parametrize("quantities", ["fisher", "all"])
+@pytest.mark.parametrize(
+    ("dtype", "rounding"),
+    [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.bfloat16, 1e-4), (torch.float16, 1e-4)],
+    ids=str,
+)
+def test_a_model_that_casts_to_float32(dtype, rounding, quantities):
+    model, data = build(Upcast).to(dtype), inputs(4, 4).to(dtype)
+    got = fimsym.analyze(model, data, "categorical", quantities=quantities)
+    assert "functional" not in got.roads.values()
+    plain = Upcast(casts=False).double()
+    plain.load_state_dict(model.state_dict())
+    truth = enumeration.moments("categorical", plain, data.double())
+    for name in got.values:
+        exact = truth[name]
+        assert (flat(got.values[name]) - exact).abs().max() <= rounding * exact.abs().max()
+
+
+class WithEmpty(nn.Module):
+    """Parameters without entries, beside others."""
+
+    def __init__(self, empty=True):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.last = nn.Linear(4, 3)
+        self.none = nn.Linear(0, 3, bias=False) if empty else None
+        self.start = nn.Parameter(torch.empty(0, 4)) if empty else None
+        self.end = nn.Parameter(torch.empty(0)) if empty else None
+
+    def forward(self, x):
+        z = torch.tanh(self.first(x))
+        if self.none is None:
+            return self.last(z)
+        z = z + self.start.sum(0) + self.end.sum()
+        return self.last(z) + self.none(x[:, :0])
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element:UserWarning")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"quantities": "all"}, {"quantities": "all", "second_derivative": "stochastic"}],
+    ids=str,
+)
+def test_parameters_without_entries_come_out_empty(options):
+    model, data = build(WithEmpty), inputs(5, 4)
+    got = fimsym.analyze(model, data, "categorical", **options)
+    plain = WithEmpty(empty=False).double()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    alone = fimsym.analyze(plain, data, "categorical", **options)
+    assert got.frozen == ()
+    for quantity, named in got.values.items():
+        assert {n: v.shape for n, v in named.items()} == {
+            n: p.shape for n, p in model.named_parameters()
+        }
+        for name, value in alone.values[quantity].items():
+            torch.testing.assert_close(named[name], value)
+    assert [group.size for group in got.groups] == [20, 15]
+    for name in ("first", "last"):
+        getattr(model, name).requires_grad_(False)
+    with pytest.raises(UnsupportedError, match=r"no trainable parameter.*3 without entries"):
+        fimsym.analyze(model, data, "categorical")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fimsym.engine.examined import examine
+from fimsym.engine import examined
+from fimsym.engine.examined import examine, expanded
 from fimsym.engine.expansion import Expansion
 from fimsym.engine.models import differentiable_kernels
 from fimsym.engine.network import Network
@@ -146,6 +147,43 @@ class Upwards(nn.Module):
         return nn.functional.silu(self.join(z)).mean(-1)
 
 
+class PartOfTable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3, 8))
+
+    def forward(self, x):
+        return nn.functional.embedding(x.sign().long() + 1, self.w[:, :4]).tanh().mean(1)
+
+
+class PooledAlone(nn.Module):
+    """Pools of [channel, height, width] in which examples are channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 2, 3, padding=1), nn.Linear(4, 4)
+
+    def forward(self, x):
+        z = self.conv(x.reshape(-1, 1, 4, 2).repeat(1, 1, 1, 2)).tanh().flatten(0, 1)
+        z = nn.functional.max_pool2d(z, 2) + nn.functional.avg_pool2d(z.tanh(), 2)
+        return self.last(z.reshape(len(x), 2, 4).sum(1))
+
+
+class Noted(nn.Module):
+    """Writes down, without gradient, what it has computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 4)
+
+    def forward(self, x):
+        z = self.inner(x)
+        with torch.no_grad():
+            kept = torch.zeros_like(z)
+            kept.add_(z)
+        return z.tanh() * kept
+
+
 def mlp(act):
     act = copy.deepcopy(act)
     return nn.Sequential(nn.Linear(8, 5), act, nn.Linear(5, 5), act, nn.Linear(5, 4))
@@ -201,6 +239,9 @@ NETWORKS = {
     "upwards": Upwards,
     "alone": Alone,
     "written": Written,
+    "part-of-table": PartOfTable,
+    "pooled-alone": PooledAlone,
+    "noted": Noted,
     "gru": lambda: Recurrent(nn.GRU(2, 4, batch_first=True)),
     "gru-both-ways": lambda: Recurrent(nn.GRU(2, 2, 2, batch_first=True, bidirectional=True)),
     "lstm": lambda: Recurrent(nn.LSTM(2, 4, batch_first=True, bias=False)),
@@ -330,7 +371,8 @@ def test_rows_and_columns_stay_apart_through_layers(name):
     inside = nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16)
     layers = nn.Linear(16, 16), Residual(*inside), nn.LayerNorm(16), nn.Linear(16, 32), nn.Tanh()
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 32, 3))
-    cost = examine(Network(model), torch.randn(2, 8, 16)).cost(name)
+    seen, inputs = Network(model), torch.randn(2, 8, 16)
+    cost = examine(seen, inputs).cost(name, inputs.shape[1:], Expansion(seen, inputs))
     assert cost.row > 8 * 16
     assert cost.both < 8 * 16
 
@@ -405,3 +447,42 @@ def test_what_cannot_be_written_down_is_refused():
 
     with pytest.raises(NoTape):
         Expansion(Network(Into().double()), torch.randn(2, 8).double())
+
+
+def test_an_operation_that_writes_to_many_and_returns_nothing_is_refused():
+    class Many(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(8, 4)
+
+        def forward(self, x):
+            z = self.inner(x).tanh() * 1
+            torch._foreach_mul_([z], 2.0)
+            return z
+
+    torch.manual_seed(0)
+    network, inputs = Network(Many().double()), torch.randn(2, 8).double()
+    with pytest.raises(NoTape, match="_foreach_mul_"):
+        Expansion(network, inputs)
+    assert expanded(network, inputs) is None
+
+
+def test_a_tape_of_float64_is_made_once(monkeypatch):
+    network, inputs = made("mlp-0", 2)
+    count = []
+    monkeypatch.setattr(examined, "Expansion", lambda *given: count.append(1) or Expansion(*given))
+    assert examine(Network(network), inputs).right
+    assert len(count) == 1
+    assert examine(Network(network.float()), inputs.float()).right
+    assert len(count) == 3
+
+
+def test_log_sigmoid_keeps_its_digits_in_both_tails():
+    x = torch.tensor([-700.0, -60, -30, -21, -19, -1, 0, 1, 19, 21, 30, 60, 700]).double()[:, None]
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.LogSigmoid()).double()
+    nn.init.ones_(network[0].weight)
+    u, v = (part.flatten() for part in Expansion(Network(network), x).slopes("0.weight", [0], [0]))
+    x = x.flatten()
+    torch.testing.assert_close(u, x * torch.sigmoid(-x), rtol=1e-14, atol=0)
+    bend = -x.square() * torch.sigmoid(x) * torch.sigmoid(-x)
+    torch.testing.assert_close(v, bend, rtol=1e-14, atol=0)

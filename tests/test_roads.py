@@ -1,14 +1,24 @@
 """The structured and shared roads: what they take, and that they equal the functional one."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import alignment, bent, chain, curvatures, functional, uses
+from fimsym.engine import alignment, bent, chain, classes, curvatures, examined, functional, uses
 from fimsym.engine.examined import Examined
+from fimsym.engine.expansion import Expansion
+from fimsym.engine.graph import read
+from fimsym.engine.head import Head
+from fimsym.engine.network import Network
 from fimsym.engine.probe import Known
-from tests.networks import build
+from fimsym.engine.recording import NoTape
+from fimsym.engine.tape import Tape
+from tests.networks import build, flat
+from tests.reference import enumeration
 
 
 class Residual(nn.Module):
@@ -349,3 +359,201 @@ def test_a_bent_parameter_is_not_taken_for_affine():
     found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
     assert found.variance_negative_hessian["0.weight"].all()
     assert not found.variance_negative_hessian["2.weight"].any()
+
+
+class Slices(nn.Module):
+    """Two layers whose inputs start at the same place in memory."""
+
+    def __init__(self, one, other):
+        super().__init__()
+        self.one, self.other = one, other
+        wide = torch.empty(1, 4)
+        self.a, self.b = (nn.Linear(wide[:, part].shape[1], 4) for part in (one, other))
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.a(x[:, self.one]) - self.b(x[:, self.other])))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(slice(0, 4, 2), slice(0, 2)), (slice(0, 3), slice(0, 4)), (slice(0, 1), slice(0, 4))],
+    ids=str,
+)
+def test_inputs_that_start_at_the_same_place_are_told_apart(one, other):
+    model, data = build(lambda: Slices(one, other)), inputs()
+    found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
+    assert set(found.roads.values()) == {STRUCTURED}
+    truth = enumeration.moments("categorical", model, data)
+    for quantity, named in found.values.items():
+        torch.testing.assert_close(flat(named), truth[quantity], rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(
+        flat(found.input_variance), truth["input_variance"], rtol=1e-9, atol=1e-14
+    )
+
+
+def test_a_layer_computed_in_every_forward_pass_is_not_kept():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.base = nn.Linear(4, 5), nn.Parameter(torch.randn(40, 5))
+            self.base.requires_grad_(False)
+
+        def forward(self, x):
+            return nn.functional.linear(self.first(x).tanh(), 2 * self.base)
+
+    made = []
+
+    class Counted(classes.Columns):
+        def __init__(self, matrix):
+            super().__init__(matrix)
+            made.append(weakref.ref(self))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classes, "Columns", Counted)
+        fimsym.analyze(build(Scaled), inputs(12).split(3), "categorical", progress=False)
+        gc.collect()
+        assert made
+        assert not [one for one in made if one() is not None]
+        head = Head("categorical", None, {})
+        for _ in range(3):
+            head.columns(torch.randn(40, 5))
+        gc.collect()
+        assert sum(one() is not None for one in made) == 1
+    w = torch.randn(6, 6)
+    one, other = head.columns(w[:, ::2]), head.columns(w[:, :3])
+    assert torch.equal(one.powers, classes.Columns(w[:, ::2]).powers)
+    assert torch.equal(other.powers, classes.Columns(w[:, :3]).powers)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e12, 1e-16])
+def test_tiny_and_huge_inputs_neither_vanish_nor_overflow(size):
+    """In float32 1e-12 and 1e12 have no fourth power; what a weight's entry is, has."""
+    model = build(lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)))
+    data = inputs(20)
+    data[:, 1:3] *= size
+    data[0, 3] = 0.0
+    with torch.no_grad():
+        model[0].weight[:, 1:3] /= size
+    model, data = model.float(), data.float()
+    found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
+    truth = fimsym.analyze(
+        model.double(), data.double(), "categorical", quantities="all", progress=False
+    )
+    given = zip(
+        (*found.values.values(), found.input_variance),
+        (*truth.values.values(), truth.input_variance),
+        strict=True,
+    )
+    for one, other in given:
+        value, exact = one["0.weight"], other["0.weight"]
+        assert exact.all()
+        assert bool(((value - exact).abs() <= 1e-3 * exact.abs().amax(0)).all())
+
+
+def _convolutions():
+    layers = [nn.Unflatten(1, (1, 4))]
+    for n in range(6):
+        layers += [nn.Conv1d(1 if n == 0 else 3, 3, 3, padding=1), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(12, 3))
+
+
+@pytest.mark.parametrize("quantities", ["fisher", "all"])
+def test_patches_of_one_convolution_at_a_time_are_held(quantities, monkeypatch):
+    held, most = [], 0
+    unfolded = uses.Convolution._unfolded
+
+    def noted(use, *given):
+        nonlocal most
+        found = unfolded(use, *given)
+        if given[0] > 1:  # the probe takes a batch for one example
+            held[:] = [one for one in held if one() is not None] + [weakref.ref(found)]
+            most = max(most, len(held))
+        return found
+
+    def by_rows(bent, name, rows, columns, unit=1):
+        return [(slice(row, row + 1), slice(0, columns)) for row in range(rows)]
+
+    monkeypatch.setattr(uses.Convolution, "_unfolded", noted)
+    monkeypatch.setattr(bent.Bent, "_tiles", by_rows)
+    given = {"quantities": quantities, "progress": False}
+    found = fimsym.analyze(build(_convolutions), inputs(5), "categorical", **given)
+    assert found.roads["1.weight"] == SHARED
+    assert most == 1
+
+
+def test_a_tape_that_breaks_off_is_not_named(monkeypatch):
+    layers = nn.ConvTranspose1d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(10, 3)
+    model, data, left = (
+        build(lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), *layers)),
+        inputs(),
+        [1],
+    )
+    block = Expansion.block
+
+    def breaking(*given):
+        if not left:
+            raise NoTape("an operation mixes examples")
+        left.pop()
+        return block(*given)
+
+    given = {"quantities": "all", "progress": False, "max_memory": "1kB"}
+    whole = fimsym.analyze(model, data, "categorical", **given)
+    assert whole.ways["second"] == "tangents"
+    monkeypatch.setattr(Expansion, "block", breaking)
+    found = fimsym.analyze(model, data, "categorical", **given)
+    assert not left
+    assert found.ways["second"] == "forward over reverse"
+    assert_same(found, whole)
+
+
+def test_what_ran_out_of_memory_is_tried_again(monkeypatch):
+    network, data = Network(build(Twice).double()), inputs()
+    known, graph = curvatures.Curvatures(network), read(*network.traced(data))
+    with monkeypatch.context() as patch:
+
+        def refuse(*_):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 3 bytes")
+
+        patch.setattr(examined, "Expansion", refuse)
+        assert known.of(graph, data).expansion is None
+    second = known.of(graph, data)
+    assert "twice.weight" in second.right
+    with monkeypatch.context() as patch:
+        patch.setattr(examined, "Expansion", refuse)
+        assert known.of(graph, data).expansion is None
+    assert known.of(graph, data).expansion is not None
+
+
+def test_records_of_many_lengths_hold_no_tape_and_know_each_cost():
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.each = nn.RNN(2, 3, batch_first=True), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.each(self.cell(x)[0]).tanh().mean(1)
+
+    network = Network(build(Mean))
+    known = curvatures.Curvatures(network)
+    for length in (3, 4, 5):
+        data = torch.randn(2, length, 2).double()
+        second = known.of(read(*network.traced(data)), data)
+        assert "each.weight" in second.right
+    del second
+    gc.collect()
+    assert len(known._records) == 3
+    assert not [one for one in gc.get_objects() if type(one) in (Expansion, Tape)]
+    same = Network(build(lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), Averaged())))
+    known, costs = curvatures.Curvatures(same), []
+    for length in (2, 40):
+        data = torch.randn(2, length, 2).double()
+        second = known.of(read(*same.traced(data)), data)
+        costs.append(second.cost("0.weight").of(1, 1))
+    assert len(known._records) == 1
+    assert costs[1] > 5 * costs[0]
+
+
+class Averaged(nn.Module):
+    def forward(self, z):
+        return z.mean(1)

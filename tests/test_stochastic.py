@@ -85,8 +85,22 @@ def test_a_wrong_product_is_not_taken(monkeypatch):
         ({"second_derivative": "random"}, "'exact' or 'stochastic'"),
         ({"second_derivative": "stochastic", "probes": 1}, "at least 2"),
         ({"probes": math.pi}, "whole number"),
+        ({"seed": -1}, "seed must be a whole number from 0 to"),
+        ({"seed": 2**32}, "got 4294967296"),
+        ({"seed": 0.5}, "got 0.5"),
     ],
 )
 def test_mistakes(options, says):
     with pytest.raises(fimsym.SpecError, match=says):
         fimsym.analyze(build(_small), inputs(3, 5), "categorical", **options)
+
+
+def test_seeds_of_32_bits_all_draw():
+    model, data = build(_small), inputs(3, 5)
+    given = {"family": "categorical", "quantities": "all", "second_derivative": "stochastic"}
+    found = [
+        flat(fimsym.analyze(model, data, seed=seed, **given).covariance)
+        for seed in (0, 2**31 - 1, 2**31, 2**32 - 1)
+    ]
+    for n, one in enumerate(found):
+        assert not any(torch.equal(one, other) for other in found[:n])

@@ -56,12 +56,19 @@ class Accumulator:
     def add_totals(
         self,
         block: slice | Tensor,
-        count: int,
-        batch: int,
+        count: int | Tensor,
+        batch: int | Tensor,
         totals: Mapping[str, Tensor],
         spread: Tensor | None,
     ) -> None:
         """Add sums [param] over a batch, and that of squares of "fisher" about its mean.
+
+        Args:
+            block: Which parameters they are.
+            count: Number of inputs already added; float64 [param] if it is not the same for all.
+            batch: Number of inputs that are added, likewise.
+            totals: The sums.
+            spread: The sum of squares.
 
         Raises:
             ValueError: the squares are wanted and not given.
@@ -144,7 +151,12 @@ class Accumulator:
 
     def _merge(self, squares, block, count, batch, total, spread):
         """Add a batch's sum of squares about its mean to those about the mean of all."""
-        if count:
-            shift = total / batch - self.sums["fisher"][block] / count
-            spread = spread + shift.square() * (count * batch / (count + batch))
+        if isinstance(count, Tensor) or count:
+            shift = total / _or_one(batch) - self.sums["fisher"][block] / _or_one(count)
+            spread = spread + shift.square() * (count * batch / _or_one(count + batch))
         squares[block] += spread
+
+
+def _or_one(number: int | Tensor) -> int | Tensor:
+    """Return a number to divide by."""
+    return number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1)

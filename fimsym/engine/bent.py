@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import Second
+from fimsym.engine.tables import numbers, put, slots_of
 from fimsym.engine.tiles import Tile, tiles
 from fimsym.engine.uses import Lookup, Use, split_rows
 from fimsym.engine.work import Unit
@@ -19,6 +20,8 @@ _COPIES = 8
 
 class Bent:
     """Adds the quantities of shared parameters, tile by tile.
+
+    Gradients, and what is made of them, are kept for one parameter at a time.
 
     Args:
         chunk: Some inputs, and gradients at every use of a parameter.
@@ -32,7 +35,8 @@ class Bent:
         assert second.expansion is not None
         self._expansion = second.expansion
         self._limit = limit
-        self._jacobian: tuple[tuple[str, int], Tensor] | None = None
+        self._held: tuple[str, list[tuple[Use, Tensor]]] | None = None
+        self._jacobian: tuple[int, Tensor] | None = None
 
     def units(self, name: str, uses: list[Use]) -> list[Unit]:
         """Return the work that a parameter takes."""
@@ -44,66 +48,74 @@ class Bent:
         unit = max(use.unit for use in uses)
         height, width = self._expansion.height(name), self._expansion.width(name)
         cut = self._tiles(name, height, width, unit)
-        places = functools.cache(lambda: self._chunk.places(uses))
-        return [functools.partial(self._add, name, places, tile) for tile in cut]
+        return [functools.partial(self._add, name, uses, tile, tile is cut[-1]) for tile in cut]
+
+    def _places(self, name: str, uses: list[Use]) -> list[tuple[Use, Tensor]]:
+        if self._held is None or self._held[0] != name:
+            self._release()
+            self._held = name, self._chunk.places(uses)
+        return self._held[1]
+
+    def _release(self) -> None:
+        for use, _ in () if self._held is None else self._held[1]:
+            use.release()
+        self._held = self._jacobian = None
 
     def _tiles(self, name: str, rows: int, columns: int, unit: int = 1) -> list[Tile]:
         batch, outputs = self._chunk.h.shape
-        held = self._second.record.cost(name).times(
-            batch, row=outputs * columns, both=_COPIES * outputs
-        )
+        held = self._second.cost(name).times(batch, row=outputs * columns, both=_COPIES * outputs)
         return tiles(held, rows, columns, self._limit, self._chunk.h.element_size(), unit)
 
-    def _add(self, name: str, places, tile: Tile) -> None:
+    def _add(self, name: str, uses: list[Use], tile: Tile, last: bool) -> None:
         with torch.no_grad():
             chunk, (rows, columns) = self._chunk, tile
-            u = self._first(name, places, rows)[..., columns].flatten(2)
+            u = self._first(name, uses, rows)[..., columns].flatten(2)
             v = self._expansion.rows(name, rows, columns)
             v = torch.zeros_like(u) if v is None else v.flatten(2)
             block = chunk.blocks[name]
             whole = torch.arange(block.start, block.stop, device=u.device)
             where = whole.reshape(self._expansion.height(name), -1)[tile].flatten()
             chunk.sums.add(where, chunk.count, chunk.values_of_bent(slice(None), u, v))
+            if last:
+                self._release()
 
-    def _first(self, name: str, places, rows: slice) -> Tensor:
+    def _first(self, name: str, uses: list[Use], rows: slice) -> Tensor:
         """Return u of some rows, [batch, output, row, column]; kept for their next columns."""
-        key = name, rows.start
-        if self._jacobian is None or self._jacobian[0] != key:
+        places = self._places(name, uses)
+        if self._jacobian is None or self._jacobian[0] != rows.start:
             self._jacobian = None
-            u = functools.reduce(torch.add, (use.jacobian(g, rows) for use, g in places()))
-            self._jacobian = key, u.unflatten(2, (rows.stop - rows.start, -1))
+            u = functools.reduce(torch.add, (use.jacobian(g, rows) for use, g in places))
+            self._jacobian = rows.start, u.unflatten(2, (rows.stop - rows.start, -1))
         return self._jacobian[1]
 
     def _units_of_table(self, name: str, use: Lookup) -> list[Unit]:
         """Cut what each example looks up, not the table."""
         chunk = self._chunk
-        places = split_rows(use.indices, chunk.batch, use.order)
-        looked = places.sort(1).values
-        new = torch.ones_like(looked, dtype=torch.bool)
-        new[:, 1:] = looked[:, 1:] != looked[:, :-1]
-        slots = torch.where(new & (looked != use.padding), looked, -1)
-        slots = slots.sort(1, descending=True).values
-        slots = slots[:, : max(1, int((slots >= 0).sum(1).max()))]
+        slots = slots_of(use, chunk.batch)
         examples = torch.arange(chunk.batch, device=slots.device).unsqueeze(1)
         owner = torch.empty_like(use.indices)
         flat = split_rows(torch.arange(len(owner), device=slots.device), chunk.batch, use.order)
         owner[flat] = examples.expand_as(flat)
         cut = self._tiles(name, slots.shape[1], use.shape[1])
-        g = functools.cache(lambda: chunk.places([use])[0][1])
+        add = self._add_looked_up
         return [
-            functools.partial(self._add_looked_up, name, use, g, owner, slots, tile) for tile in cut
+            functools.partial(add, name, use, owner, slots, tile, tile is cut[-1]) for tile in cut
         ]
 
-    def _add_looked_up(self, name, use, g, owner, slots, tile: Tile) -> None:
+    def _add_looked_up(self, name, use, owner, slots, tile: Tile, last: bool) -> None:
         with torch.no_grad():
             chunk, (some, columns) = self._chunk, tile
+            ((_, g),) = self._places(name, [use])
+            held = numbers(slots, some, use.shape[0], chunk.count)
             slots = slots[:, some]
             example, slot = (slots >= 0).nonzero(as_tuple=True)
             v = self._expansion.looked_up(name, owner, slots, columns)
             hits = (split_rows(use.indices, chunk.batch, use.order).unsqueeze(1)
                     == slots.unsqueeze(2)).to(chunk.h.dtype)  # fmt: skip
-            u = torch.einsum("obsf,brs->borf", g()[..., columns], hits)[example, :, slot]
+            u = torch.einsum("obsf,brs->borf", g[..., columns], hits)[example, :, slot]
             v = torch.zeros_like(u) if v is None else v[example, :, slot]
             values = chunk.values_of_bent(example, u, v)
-            block = chunk.blocks[name]
-            chunk.put_looked_up(block, use, slots[example, slot], columns, values)
+            row = slots[example, slot]
+            put(chunk.sums, chunk.blocks[name], use.shape, row, columns, values, held)
+            if last:
+                self._release()

@@ -19,9 +19,10 @@ from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.network import Block
-from fimsym.engine.powers import DEGREES, into_rows, powers_of, scaled, spread_of
+from fimsym.engine.powers import DEGREES, Powers, in_memory, powers_of, scaled, spread_of
 from fimsym.engine.sweep import Sweep
-from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
+from fimsym.engine.tables import pairs_of, put
+from fimsym.engine.uses import Affine, Lookup, Product, Use
 
 _MANY_CLASSES = 32
 """So many that moments of columns cost less than gradients."""
@@ -71,7 +72,7 @@ class Chunk:
         self.batch: int = len(self.h)
         self.spread: bool = sums.squares is not None
         self.neurons: dict[Any, dict[str, Tensor]] = {}
-        self.powers: dict[Any, dict[int, Tensor]] = {}
+        self.powers: dict[Any, Powers] = {}
         self.curved: dict[Any, Tensor] = {}
         self.bent: set[Any] = set()
 
@@ -115,15 +116,7 @@ class Chunk:
             self.neurons[use.node] = self._neuron_values(use.node)
         values = self.neurons[use.node]
         if isinstance(use, Product):
-            key = use.inputs.data_ptr()
-            powers = self.powers.setdefault(key, powers_of(use.inputs.detach()))
-            pairs = {q: (v, powers[DEGREES[q]].to(v.dtype)) for q, v in values.items()}
-            totals = {q: value.T @ a if use.transposed else a.T @ value
-                      for q, (value, a) in pairs.items()}  # fmt: skip
-            spread = None
-            if "fisher" in values and self.spread:
-                left, right = pairs["fisher"]
-                spread = spread_of(left, right) if use.transposed else spread_of(right, left)
+            totals, spread = self._of_product(use, values)
         else:
             totals = {q: value.sum(0) for q, value in values.items()}
             spread = None
@@ -131,6 +124,20 @@ class Chunk:
                 value = values["fisher"].double()
                 spread = (value - totals["fisher"] / self.batch).square().sum(0)
         self._put(slice(block.start, block.stop), totals, spread)
+
+    def _of_product(self, use: Product, values) -> tuple[dict[str, Tensor], Tensor | None]:
+        key = in_memory(use.inputs)
+        if key not in self.powers:
+            self.powers[key] = powers_of(use.inputs.detach())
+        powers, axis = self.powers[key], int(use.transposed)
+        pairs = {q: (v, powers.of[DEGREES[q]].to(v.dtype)) for q, v in values.items()}
+        totals = {q: powers.restored(v.T @ a if use.transposed else a.T @ v, DEGREES[q], axis)
+                  for q, (v, a) in pairs.items()}  # fmt: skip
+        if "fisher" not in values or not self.spread:
+            return totals, None
+        v, a = pairs["fisher"]
+        spread = spread_of(v, a) if use.transposed else spread_of(a, v)
+        return totals, powers.restored(spread, 2 * DEGREES["fisher"], axis)
 
     def _neuron_values(self, node) -> dict[str, Tensor]:
         """Return the quantities of every neuron of a node, [batch, neuron]."""
@@ -212,6 +219,8 @@ class Chunk:
             values = self._values(u)
             at = slice(block.start + first * row, block.start + part.stop * row)
             self.sums.add(at, self.count, values)
+        for use in uses:
+            use.release()
 
     def places(self, uses: list[Use]) -> list[tuple[Use, Tensor]]:
         """Return uses with the gradients there, [output, batch, position, *channels]."""
@@ -232,21 +241,20 @@ class Chunk:
             return self._of_law(self.law[rows].moments(u, None, self.first != ("fisher",)))
         if self.first:
             values = self.head.values(self.first, h, u, None)
-        return self._with_zeros(values, u)
-
-    def _of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the quantities asked for; those that are missing vanish."""
-        some = values["fisher"]
-        return {q: values.get(q, some.new_zeros(()).expand_as(some)) for q in self.asked}
+        return self._with_zeros(values, u[:, 0])
 
     @property
     def _is_bent_by_link(self) -> bool:
         """Whether ∂²h/∂θ² is wanted, and differs from ∂²o/∂θ²."""
         return self.first != self.asked and self.head.link != "natural"
 
-    def _with_zeros(self, values: dict[str, Tensor], u: Tensor) -> dict[str, Tensor]:
-        zeros = u.new_zeros(()).expand(u.shape[0], u.shape[-1])
+    def _with_zeros(self, values: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
+        """Return the quantities asked for; those that are missing vanish."""
+        zeros = like.new_zeros(()).expand_as(like)
         return {quantity: values.get(quantity, zeros) for quantity in self.asked}
+
+    def _of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self._with_zeros(values, values["fisher"])
 
     def _of_use(self, use: Use) -> Tensor:
         """Return the gradients at a use, [output, batch, position, *channels]."""
@@ -264,42 +272,10 @@ class Chunk:
 
     def _add_lookup(self, block: Block, use: Lookup) -> None:
         """Add the quantities of a table, for those rows that each example looks up."""
-        g = self._of_use(use)  # output, batch, position, feature
-        places = split_rows(use.indices, self.batch, use.order)
-        example, position = (places != use.padding).nonzero(as_tuple=True)
-        keys = example * use.shape[0] + places[example, position]
-        keys, inverse = keys.unique(return_inverse=True)
-        outputs, features = g.shape[0], g.shape[-1]
-        picked = g[:, example, position].transpose(0, 1)
-        u = g.new_zeros(len(keys), outputs, features).index_add_(0, inverse, picked)
-        owner, row = keys // use.shape[0], keys % use.shape[0]
-        self.put_looked_up(block, use, row, slice(0, features), self._values(u, owner))
-
-    def put_looked_up(self, block: Block, use: Lookup, row: Tensor, columns: slice, values) -> None:
-        """Add quantities [pair, column] of pairs of an example and a row of a table.
-
-        Args:
-            block: The table in the sums.
-            use: Its lookup.
-            row: Row of each pair.
-            columns: Which columns.
-            values: The quantities asked for.
-        """
-        height, width = use.shape
-        totals, spread = {}, None
-        for quantity, value in values.items():
-            value = value.double()
-            totals[quantity] = into_rows(row, value, height)
-            if quantity == "fisher" and self.spread:
-                mean = totals[quantity] / self.batch
-                seen = into_rows(row, torch.ones_like(value), height)
-                about = into_rows(row, (value - mean[row]).square(), height)
-                spread = about + (self.batch - seen) * mean.square()
-        where = slice(block.start, block.stop)
-        if columns != slice(0, width):
-            whole = torch.arange(block.start, block.stop, device=row.device)
-            where = whole.reshape(height, width)[:, columns].flatten()
-        self._put(where, totals, spread)
+        found = pairs_of(use, self._of_use(use))
+        values, columns = self._values(found.u, found.example), slice(0, use.shape[1])
+        held = self.count, self.batch
+        put(self.sums, block, use.shape, found.row, columns, values, held)
 
     def _put(self, where: slice | Tensor, totals, spread) -> None:
         totals = {quantity: total.flatten() for quantity, total in totals.items()}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fimsym.engine import graph as graphs
+from fimsym.engine.allocations import out_of_memory
 from fimsym.engine.chain import Chain, start_of
 from fimsym.engine.classes import Classes
 from fimsym.engine.derivatives import curvatures_along
@@ -17,7 +18,7 @@ from fimsym.engine.expansion import Expansion
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Network
 from fimsym.engine.recording import NoTape
-from fimsym.engine.tiles import tiles
+from fimsym.engine.tiles import Cost, tiles
 from fimsym.engine.uses import Affine, Product, Use
 
 
@@ -43,12 +44,24 @@ class Second:
     @functools.cached_property
     def expansion(self) -> Expansion | None:
         """Where they are taken; None if there is no way."""
-        tape = self.record.tape
-        found = expanded(*self._given) if tape is not None else None
-        if found is None or tape is None or found.tape.signature != tape.signature:
+        plans = self.record.plans
+        if plans is None:
             return None
-        found.tape.follow(tape)
+        try:
+            found = expanded(*self._given)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return None
+        if found is None or found.tape.signature != plans.signature:
+            return None
+        found.tape.plans = plans
         return found
+
+    def cost(self, name: str) -> Cost:
+        """Return what rows and columns of a parameter take for one input."""
+        assert self.expansion is not None
+        return self.record.cost(name, self._given[1].shape[1:], self.expansion)
 
     @functools.cached_property
     def right(self) -> frozenset[str]:
@@ -82,6 +95,8 @@ class Curvatures:
     def of(self, graph: Graph, inputs: Tensor, law: Classes | None = None) -> Second:
         """Return the second derivatives of some inputs.
 
+        Where memory runs out there are none, for these inputs.
+
         Args:
             graph: Graph of a forward pass of the inputs.
             inputs: The inputs, [batch, …].
@@ -89,12 +104,17 @@ class Curvatures:
         """
         key = graph.signature, min(len(inputs), 2)
         several = self._records.get((graph.signature, 2))
-        if key not in self._records and several is not None and several.tape is not None:
+        if key not in self._records and several is not None and several.plans is not None:
             alone = Second(self._network, inputs, law, several)
             if alone.expansion is not None:  # a single input does the same things
                 return alone
         if key not in self._records:
-            self._records[key] = examine(self._network, inputs[:2])
+            try:
+                self._records[key] = examine(self._network, inputs[:2])
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                return Second(self._network, inputs, law, Examined())
         return Second(self._network, inputs, law, self._records[key])
 
     def distrust(self, second: Second) -> None:
@@ -125,7 +145,7 @@ class Curvatures:
         use = uses[name][0]
         width = use.shape[0] if not isinstance(use, Product) or use.transposed else use.shape[1]
         h = expansion.h.detach()
-        cost = second.record.cost(name).times(len(h), both=h.shape[1])
+        cost = second.cost(name).times(len(h), both=h.shape[1])
         whole = h.new_zeros(*h.shape, width)
         try:
             for rows, column in tiles(cost, width, 1, limit, h.element_size()):

@@ -49,7 +49,9 @@ def _scaled(unit: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 def _log_sigmoid(func, input):
-    return -functional.softplus(-input), input.new_empty(0)
+    # The side that is taken rounds neither the value nor its derivatives away.
+    straight, flat = input - functional.softplus(input), -functional.softplus(-input)
+    return torch.where(input < 0, straight, flat), input.new_empty(0)
 
 
 def _glu(func, input, dim=-1):

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimsym.engine.allocations import Allocations
+from fimsym.engine.allocations import Allocations, out_of_memory
 from fimsym.engine.classes import Classes
 from fimsym.engine.expansion import Expansion
 from fimsym.engine.network import Network
-from fimsym.engine.recording import NoTape
-from fimsym.engine.tape import Tape
+from fimsym.engine.tape import Plans
 from fimsym.engine.tiles import Cost, measured
 
 _TOLERANCE = 1e-10
@@ -28,6 +27,8 @@ _NEGLIGIBLE = 1e-12
 """Of the largest derivative that is seen: smaller ones may be rounding."""
 _ROUNDED_AWAY = 1e-5
 """The same in float32."""
+_UNTAPED = (RuntimeError, AttributeError, ValueError)
+"""What is raised, beside `NoTape`, where an operation is unlike those that are known."""
 
 
 @dataclasses.dataclass
@@ -39,29 +40,33 @@ class Examined:
         zero: Those of them whose second derivatives vanish, off the kinks of what is
             piecewise linear.
         base: Numbers that an expansion holds for one input.
-        tape: Of such networks; None if there is none.
-        exact: Expansion of some inputs in float64.
+        plans: Of their tapes; None if there is none.
     """
 
     right: frozenset[str] = frozenset()
     zero: frozenset[str] = frozenset()
     base: float = 0.0
-    tape: Tape | None = None
-    exact: Expansion | None = None
-    _costs: dict[str, Cost] = dataclasses.field(default_factory=dict)
+    plans: Plans | None = None
+    _costs: dict[tuple[str, torch.Size], Cost] = dataclasses.field(default_factory=dict)
 
-    def cost(self, name: str) -> Cost:
-        """Return what rows and columns of a parameter take for one input."""
-        if name not in self._costs:
-            self._costs[name] = Cost() if name in self.zero else self._measured(name)
-        return self._costs[name]
+    def cost(self, name: str, shape: torch.Size, expansion: Expansion) -> Cost:
+        """Return what rows and columns of a parameter take for one input.
 
-    def _measured(self, name: str) -> Cost:
-        exact = self.exact
-        assert exact is not None
-        sizes = exact.height(name), exact.width(name)
-        run = lambda r, c: exact.rows(name, range(r), range(c))  # noqa: E731
-        return measured(run, *sizes, exact.h.element_size() * len(exact.h))
+        Args:
+            name: The parameter.
+            shape: Shape of an input.
+            expansion: Of inputs of this shape, where it is measured the first time.
+        """
+        if name in self.zero:
+            return Cost()
+        if (name, shape) not in self._costs:
+            expansion.prepare()
+            sizes = expansion.height(name), expansion.width(name)
+            run = lambda r, c: expansion.rows(name, range(r), range(c))  # noqa: E731
+            size = expansion.h.element_size() * len(expansion.h)
+            run(1, 1)  # keeps what all directions share
+            self._costs[name, shape] = measured(run, *sizes, size)
+        return self._costs[name, shape]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +85,22 @@ class Sampled:
 
 
 def expanded(network: Network, inputs: Tensor, law: Classes | None = None) -> Expansion | None:
-    """Return the expansion of some inputs, or None if there is none."""
+    """Return the expansion of some inputs, or None if there is none.
+
+    Raises:
+        RuntimeError: memory ran out.
+    """
     try:
         return Expansion(network, inputs, law)
-    except (NoTape, RuntimeError, NotImplementedError):
+    except _UNTAPED as error:
+        _unless_out_of_memory(error)
         return None
+
+
+def _unless_out_of_memory(error: Exception) -> None:
+    """Raise an error that says nothing about a network."""
+    if out_of_memory(error):
+        raise error
 
 
 def examine(network: Network, inputs: Tensor) -> Examined:
@@ -93,6 +109,9 @@ def examine(network: Network, inputs: Tensor) -> Examined:
     Args:
         network: The network.
         inputs: One or two inputs.
+
+    Raises:
+        RuntimeError: memory ran out.
     """
     wide = inputs.double() if inputs.is_floating_point() else inputs
     with Allocations() as counted:
@@ -100,15 +119,17 @@ def examine(network: Network, inputs: Tensor) -> Examined:
         if exact is not None:
             try:
                 exact.prepare()
-            except (NoTape, RuntimeError):
+            except _UNTAPED as error:
+                _unless_out_of_memory(error)
                 return Examined()
-    own = expanded(network, inputs)
+    own = exact if network.dtype == torch.float64 else expanded(network, inputs)
     if exact is None or own is None or exact.tape.signature != own.tape.signature:
         return Examined()
     r = torch.linspace(0.5, 1.5, exact.h.shape[1], dtype=torch.float64).to(inputs.device)
     try:
         truth = _sampled(network.double, wide, r)
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError as error:
+        _unless_out_of_memory(error)
         return Examined()
     floor = _floor(truth.values(), float(exact.h.detach().abs().max()))
     still = {name for name in network.names if not exact.plan_of(name).steps}
@@ -117,7 +138,7 @@ def examine(network: Network, inputs: Tensor) -> Examined:
         n for n, one in truth.items() if n not in still and _agree(n, exact, own, one, r, floor)
     }
     base = counted.peak / exact.h.element_size() / len(inputs)
-    return Examined(frozenset(right | zero), frozenset(zero), base, own.tape, exact)
+    return Examined(frozenset(right | zero), frozenset(zero), base, own.tape.plans)
 
 
 def _sampled(network: Network, inputs: Tensor, r: Tensor) -> dict[str, Sampled]:
@@ -171,12 +192,15 @@ def _agree(name, exact: Expansion, own: Expansion, truth: Sampled, r: Tensor, fl
             )
             if not bool((along - one).abs().max() <= _TOLERANCE * size + least):
                 return False
+        if own is exact:
+            return True
         for rounded, (found, _, least) in zip(_at(own, name, truth), pairs, strict=True):
             limit = _ROUNDED * float(found.abs().max()) + least / _NEGLIGIBLE * _ROUNDED_AWAY
             if not bool((rounded.double() - found).abs().max() <= limit):
                 return False
         return True
-    except (NoTape, RuntimeError):
+    except _UNTAPED as error:
+        _unless_out_of_memory(error)
         return False
 
 

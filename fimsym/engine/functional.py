@@ -30,6 +30,9 @@ class Functional:
         asked: The quantities to add up.
         limit: Budget in bytes.
         probing: How second derivatives are estimated; None to take them exactly.
+
+    Attributes:
+        along_tape: Whether what was added came along a tape, for some parameter.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Functional:
         self._taken: dict[str, Differentiator] = {}
         self._probing = probing
         self._probes: Probes | None = None
-        self._along_tape = False
+        self.along_tape = False
 
     @property
     def ways(self) -> dict[str, str]:
@@ -55,7 +58,7 @@ class Functional:
         ways = {order: way.way for order, way in self._taken.items()}
         if self._probes is not None:
             ways["second"] = self._probes.way
-        elif self._along_tape:
+        elif self.along_tape:
             for order in ("first", "second"):
                 ways[order] = "; ".join(filter(None, ("tangents", ways.get(order))))
         return ways
@@ -94,7 +97,7 @@ class Functional:
         work: dict[str, list[Unit]] = {}
         for name in taped:
             assert second is not None
-            blocks = self._blocks_of(name, second.record.cost(name), h)
+            blocks = self._blocks_of(name, second.cost(name), h)
             add = self._add_taped
             work[name] = [partial(add, block, h, count, sums, second) for block in blocks]
         rest = set(names) - set(taped)
@@ -121,7 +124,7 @@ class Functional:
         first, v = second.expansion.block(block)
         for order, found in (("first", first), ("second", v)):
             require_finite(self._network, block, found, order, count)
-        self._along_tape = True
+        self.along_tape = True
         values = self._head.values(self._asked, h, first, v)
         sums.add(slice(block.start, block.stop), count, values)
 

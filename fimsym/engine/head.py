@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from fimsym.engine import bounded, classes
+from fimsym.engine.powers import in_memory
 from fimsym.errors import DomainError, FimsymError, SpecError
 from fimsym.families import Family, families
 from fimsym.families import family as family_of
@@ -47,7 +48,7 @@ class Head:
         self.module: ModuleType = evaluator(self.spec)
         self.link: str = link or "natural"
         self._to_natural = self.module.LINKS[known.name] if known else None
-        self._columns: dict[int, classes.Columns] = {}
+        self._columns: tuple[Hashable, classes.Columns] | None = None
 
     @property
     def minimum_outputs(self) -> int:
@@ -229,11 +230,11 @@ class Head:
         return classes.Classes(outputs) if is_one else None
 
     def columns(self, matrix: Tensor) -> classes.Columns:
-        """Return the powers of an output layer's weight, computed once."""
-        key = matrix.data_ptr()
-        if key not in self._columns:
-            self._columns[key] = classes.Columns(matrix)
-        return self._columns[key]
+        """Return the powers of an output layer's weight; those of the last one are kept."""
+        key = in_memory(matrix)
+        if self._columns is None or self._columns[0] != key:
+            self._columns = key, classes.Columns(matrix)
+        return self._columns[1]
 
     @property
     def _merges(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
 from fimsym.errors import DomainError, UnsupportedError
@@ -38,9 +39,11 @@ def check_mode(model: nn.Module) -> None:
 
 def check_parameters(trainable: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> None:
     """Raise an error unless parameters are finite and real, of one dtype, and at least one."""
-    if not trainable:
+    if not any(p.numel() for p in trainable.values()):
+        frozen, empty = len(named) - len(trainable), len(trainable)
+        also = f", {empty} without entries" if empty else ""
         raise UnsupportedError(
-            f"the model has no trainable parameter ({len(named)} frozen). "
+            f"the model has no trainable parameter ({frozen} frozen{also}). "
             "Set requires_grad=True on those to analyse."
         )
     dtypes = {p.dtype for p in trainable.values()}
@@ -57,6 +60,35 @@ def check_parameters(trainable: Mapping[str, Tensor], named: Mapping[str, Tensor
                 f"parameter {name!r} has values that are not finite; expected finite numbers. "
                 "Check that training has not diverged."
             )
+
+
+_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
+
+
+class Unrounded(TorchFunctionMode):
+    """Gives a model at least the digits of a dtype wherever it asks for fewer.
+
+    Derivatives through a cast to float32 are rounded to float32, and those in float64 are what
+    all others are compared with.
+    """
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self._dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _CASTS:
+            return args[0].to(self._dtype, **kwargs)
+        if func is not Tensor.view:  # by which numbers are read as others
+            args = tuple(map(self._at_least, args))
+            kwargs = {name: self._at_least(value) for name, value in kwargs.items()}
+        return func(*args, **kwargs)
+
+    def _at_least(self, argument: Any) -> Any:
+        if not isinstance(argument, torch.dtype) or not argument.is_floating_point:
+            return argument
+        return torch.promote_types(argument, self._dtype)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fimsym.engine.models import check_mode, check_parameters, without_checkpoints
+from fimsym.engine.models import Unrounded, check_mode, check_parameters, without_checkpoints
 from fimsym.errors import DomainError, ShapeError, UnsupportedError
 
 
@@ -38,11 +38,13 @@ class Network:
         device: Where to compute; the model itself is never moved or changed.
 
     Attributes:
-        names: Trainable parameters in order; a tied parameter appears once.
-        shapes: Shape of each.
+        names: Trainable parameters in order, but for those without entries; a tied parameter
+            appears once.
+        shapes: Shape of each, and of those without entries.
         frozen: Names of the parameters left out because they do not require grad.
         theta: Their values as one vector.
-        dtype: What is computed in; float16 and bfloat16 models are computed in float32.
+        dtype: What is computed in; float16 and bfloat16 models are computed in float32. Where it
+            is not the model's own, or float64, casts to fewer digits in the model are left out.
 
     Raises:
         DomainError: the model is in training mode with random or batch-dependent layers.
@@ -74,17 +76,18 @@ class Network:
         self.model = model
         self.device = first.device if device is None else _device(device)
         self.dtype = torch.promote_types(first.dtype, torch.float32)
-        self.names = tuple(trainable)
+        self._unrounded = self.dtype == torch.float64 or self.dtype != first.dtype
+        self.names = tuple(name for name, p in trainable.items() if p.numel())
         self.shapes = {name: p.shape for name, p in trainable.items()}
         self.frozen = tuple(name for name in named if name not in trainable)
-        others = {n: p.detach() for n, p in named.items() if n in self.frozen}
+        others = {n: p.detach() for n, p in named.items() if n not in self.names}
         others |= {n: b.detach() for n, b in model.named_buffers()}
         # Cloned, so that a forward pass that writes to its buffers leaves the model alone.
         fixed = {n: t.to(self.device).clone() for n, t in others.items()}
         self._fixed = {n: _cast(t, self.dtype) for n, t in fixed.items()}
         flat = torch.cat([p.reshape(-1) for p in trainable.values()])
         self.theta = flat.to(self.device, self.dtype)
-        sizes = [p.numel() for p in trainable.values()]
+        sizes = [trainable[name].numel() for name in self.names]
         self._ends = torch.tensor(sizes).cumsum(0).tolist()
         self._paths = _paths(model)
         self._starts = [end - size for end, size in zip(self._ends, sizes, strict=True)]
@@ -104,6 +107,7 @@ class Network:
         """The same network in float64."""
         copied = copy.copy(self)
         copied.dtype = torch.float64
+        copied._unrounded = True
         copied.theta = self.theta.double()
         copied._fixed = {n: _cast(t, torch.float64) for n, t in self._fixed.items()}
         return copied
@@ -172,9 +176,11 @@ class Network:
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Return a flat vector over parameters as a dict of tensors of their shapes."""
+        blocks, none = dict(self.parameters()), Block(0, 0)
+        found = {name: blocks.get(name, none) for name in self.shapes}
         return {
             name: flat[block.start : block.stop].reshape(self.shapes[name])
-            for name, block in self.parameters()
+            for name, block in found.items()
         }
 
     def owners(self, positions: Tensor) -> Tensor:
@@ -204,7 +210,8 @@ class Network:
     def _call(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         named = {**self._fixed, **parameters}
         given = {path: named[name] for path, name in self._paths.items()}
-        with without_checkpoints():
+        whole = Unrounded(self.dtype) if self._unrounded else contextlib.nullcontext()
+        with without_checkpoints(), whole:
             output = functional_call(self.model, given, (inputs,), tie_weights=False)
         if not isinstance(output, Tensor):
             raise ShapeError(
@@ -212,7 +219,9 @@ class Network:
                 f"{type(output).__name__}. Wrap it in a module that returns the natural "
                 "parameters alone."
             )
-        return output
+        if not output.is_floating_point():
+            return output
+        return output.to(torch.promote_types(output.dtype, self.dtype))
 
 
 def _writes(what: str) -> UnsupportedError:

@@ -99,7 +99,7 @@ class Recorder(TorchDispatchMode):
         if lost and func.overloadpacket is not aten.detach:
             raise NoTape(f"{func} takes a value that came about in an unknown way")
         if not known or not torch.is_grad_enabled():
-            if func._schema.is_mutable and known and args[0] in known:
+            if func._schema.is_mutable and any(x is args[0] for x in known):
                 raise NoTape(f"{func} writes to what depends on a parameter")
             return func(*args, **kwargs)
         if func.overloadpacket in DECOMPOSED:
@@ -122,6 +122,8 @@ class Recorder(TorchDispatchMode):
         written = func._schema.is_mutable
         if func.overloadpacket is aten.copy_:
             func, noted, places = _copied(args, noted)
+        elif written and not isinstance(found, Tensor):
+            raise NoTape(f"{func} writes into memory it is given")
         elif written:
             func = _out_of_place(func)
         results = tuple(self._enter(x) for x in tensors(found))

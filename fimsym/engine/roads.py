@@ -171,13 +171,15 @@ class Roads:
         """
         by_node: dict[Any, list[str]] = {}
         later: dict[str, list[Unit]] = {}
+        bent = None
         for name, named in list(uses.items()):
             if name in second.zero:
                 continue
             if len(named) == 1 and chunk.once(named[0]):
                 by_node.setdefault(named[0].node, []).append(name)
             elif self.exact and second.expansion is not None and name in second.right:
-                later[name] = Bent(chunk, second, self.limit).units(name, named)
+                bent = bent or Bent(chunk, second, self.limit)
+                later[name] = bent.units(name, named)
             else:
                 del uses[name]
         for node, names in by_node.items():

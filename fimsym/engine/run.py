@@ -188,7 +188,13 @@ class Run:
         units = self.functional.units(rest, h, inputs, self.count, self.sums, second)
         units |= prepared.later
         blocks = [self.roads.blocks[name] for name in (*prepared.later, *rest)]
-        restore = self.sums.saved(slice(block.start, block.stop) for block in blocks)
+        put_back = self.sums.saved(slice(block.start, block.stop) for block in blocks)
+        taped = self.functional.along_tape
+
+        def restore() -> None:
+            put_back()
+            self.functional.along_tape = taped
+
         try:
             if not work.done(units, len(h), must=self.count == 0):
                 restore()

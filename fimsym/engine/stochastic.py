@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ Product = Callable[[Network, Block, Tensor, Tensor], Tensor]
 
 PAIRS = 8
 """Pairs of probes unless told otherwise."""
+_SEEDS = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ def probing(
     """Return how to estimate second derivatives, None to take them exactly.
 
     Raises:
-        SpecError: an unknown way, or fewer than two pairs of probes.
+        SpecError: an unknown way, fewer than two pairs of probes, or a seed that is none.
     """
     if second_derivative not in ("exact", "stochastic"):
         raise SpecError(
@@ -62,6 +64,8 @@ def probing(
             f"probes must be a whole number of at least 2, from which a standard error follows; "
             f"got {probes!r}."
         )
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < _SEEDS:
+        raise SpecError(f"seed must be a whole number from 0 to {_SEEDS - 1}; got {seed!r}.")
     return Probing(probes, seed, rank, world) if second_derivative == "stochastic" else None
 
 
@@ -128,7 +132,8 @@ class Probes:
     def _signs(self, block: Block, inputs: Tensor, count: int, draw: int) -> Tensor:
         """Return the signs of some inputs and parameters, [batch, param]."""
         own = torch.arange(count, count + len(inputs), device=inputs.device)
-        key = _mixed(own * self._probing.world + self._probing.rank + (self._probing.seed << 32))
+        upper = (int(self._probing.seed) << 32 ^ 2**63) - 2**63  # as a number with a sign
+        key = _mixed(own * self._probing.world + self._probing.rank + upper)
         place = torch.arange(block.start, block.stop, device=inputs.device)
         bits = _mixed(_mixed(key + draw)[:, None] + place)
         return (1 - 2 * (bits & 1)).to(self._network.theta)

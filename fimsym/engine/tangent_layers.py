@@ -22,14 +22,14 @@ aten = torch.ops.aten
 def _embedding(site: Site, weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
     tangent = weight.tangent
     row, column = tangent.pick_along(0), tangent.pick_along(1)
-    if row is None or tangent.factors[0].numel() > 1 or scale_grad_by_freq:
+    if row is None or scale_grad_by_freq or any(f.numel() > 1 for f in tangent.factors):
         raise Whole
     hit = row.index.reshape(-1, *[1] * indices.ndim) == indices
     if padding_idx >= 0:
         hit = hit & (indices != padding_idx)
     shape = [1, 1, *indices.shape, 1]
     shape[row.lead] = len(row.index)
-    factor = hit.to(site.value.dtype).reshape(shape) * tangent.factors[0].reshape(-1)
+    factor = hit.to(site.value.dtype).reshape(shape) * product(tangent.factors).reshape(-1)
     picks = () if column is None else (dataclasses.replace(column, axis=indices.ndim),)
     return Tangent(site.value.shape, (factor,), picks)
 
@@ -38,9 +38,16 @@ def _embedding(site: Site, weight, indices, padding_idx=-1, scale_grad_by_freq=F
 def _pooled(site: Site, func: Any, args: tuple, kwargs: dict) -> Tangent:
     """Carry a tangent through what acts on each channel's positions alone, and linearly."""
     moving, *rest = args
-    axes = set(range(2, moving.value.ndim))
+    axes = _positions(func, moving.value)
     act = lambda f: _folded(f, lambda x: func(x, *rest, **kwargs))  # noqa: E731
     return along(moving.tangent, axes, act, site.value.shape)
+
+
+def _positions(func: Any, value: Tensor) -> set[int]:
+    """Return the axes of the positions that a pool acts on, of a batch [row, channel, …]."""
+    if value.ndim != (5 if "3d" in str(func) else 4):
+        raise Whole
+    return set(range(2, value.ndim))
 
 
 def _folded(factor: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
@@ -54,7 +61,7 @@ def _folded(factor: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
 )  # fmt: skip
 def _max_pooled(site: Site, func: Any, args: tuple, kwargs: dict) -> list[Tangent | None]:
     moving, *rest = args
-    axes = set(range(2, moving.value.ndim))
+    axes = _positions(func, moving.value)
     index = site.once("index", lambda: func(moving.value, *rest, **kwargs)[1].flatten(2))
     tangent = moving.tangent.unpicked(axes)
     kept, varying = tangent.split(axes)

@@ -44,6 +44,21 @@ class Plan:
     bent: frozenset[int]
 
 
+@dataclasses.dataclass(frozen=True)
+class Plans:
+    """What there is to know of tapes of one signature, without their values.
+
+    Attributes:
+        signature: The same for forward passes that did the same things.
+        bends: Whether an operation bends where some of its arguments move.
+        made: Plans by the place that moves first, and whether the tangent of h is wanted.
+    """
+
+    signature: tuple
+    bends: dict[tuple[int, frozenset[int]], bool] = dataclasses.field(default_factory=dict)
+    made: dict[tuple[int, bool], Plan] = dataclasses.field(default_factory=dict)
+
+
 class Tape:
     """What a forward pass did with its parameters, and the values that came out.
 
@@ -53,7 +68,7 @@ class Tape:
         steps: The operations that lead from the parameters to h, in order.
         sources: Place of each parameter.
         result: Place of h.
-        signature: The same for forward passes that did the same things.
+        plans: What holds for every forward pass that did the same things.
     """
 
     def __init__(self, values: list[Tensor], steps: list[Step], sources: dict[str, int], result):
@@ -61,9 +76,12 @@ class Tape:
         self.steps = steps
         self.sources = sources
         self.result: int = result
-        self.signature = tuple((step.func, step.inputs, step.results) for step in steps)
-        self._bends: dict[tuple[int, frozenset[int]], bool] = {}
-        self._plans: dict[tuple[int, bool], Plan] = {}
+        self.plans = Plans(tuple((step.func, step.inputs, step.results) for step in steps))
+
+    @property
+    def signature(self) -> tuple:
+        """The same for forward passes that did the same things."""
+        return self.plans.signature
 
     def plan(self, start: int, through: bool = False) -> Plan:
         """Return what there is to do when the value at a place moves.
@@ -73,23 +91,21 @@ class Tape:
             through: Whether the tangent of h is wanted, too.
         """
         key = start, through
-        if key not in self._plans:
-            self._plans[key] = self._planned(start, through)
-        return self._plans[key]
-
-    def follow(self, other: Tape) -> None:
-        """Take over the plans of a tape of the same signature."""
-        self._bends, self._plans = other._bends, other._plans
+        made = self.plans.made
+        if key not in made:
+            made[key] = self._planned(start, through)
+        return made[key]
 
     def _planned(self, start: int, through: bool) -> Plan:
         moving = self._reached(start)
         live = moving if through else self._live(moving)
-        steps, bent = [], []
+        steps: list[int] = []
+        bent: set[int] = set()
         for number, step in enumerate(self.steps):
             if moving.isdisjoint(step.inputs):
                 continue
             if self._is_bent(number, moving):
-                bent.append(number)
+                bent.add(number)
             if number in bent or not live.isdisjoint(step.results):
                 steps.append(number)
         return Plan(tuple(steps), frozenset(live), frozenset(bent))
@@ -121,9 +137,10 @@ class Tape:
             return False
         if step.name in _STRAIGHT_IN_ONE and len(which) == 1:
             return False
-        if (number, which) not in self._bends:
-            self._bends[number, which] = self._bends_where(step, which)
-        return self._bends[number, which]
+        bends = self.plans.bends
+        if (number, which) not in bends:
+            bends[number, which] = self._bends_where(step, which)
+        return bends[number, which]
 
     def _bends_where(self, step: Step, which: Collection[int]) -> bool:
         given = {place: self.values[place].detach().requires_grad_() for place in which}

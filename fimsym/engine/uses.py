@@ -52,6 +52,10 @@ class Use:
         """Return g [output, *shape of the result] as [output, row, *channels]."""
         return g
 
+    def release(self) -> None:
+        """Give back what `jacobian` keeps from one part to the next."""
+        return
+
     def jacobian(self, g: Tensor, part: slice) -> Tensor:
         """Return u of this use for part of the parameter's first axis.
 
@@ -128,6 +132,10 @@ class Convolution(Use):
     def patches(self) -> int:
         window = self.shape[2:].numel()
         return window * self.inputs.numel()
+
+    @override
+    def release(self) -> None:
+        self._patches = None
 
     @override
     def jacobian(self, g: Tensor, part: slice) -> Tensor:

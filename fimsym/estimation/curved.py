@@ -184,7 +184,7 @@ class Curved:
         if expansion is None or name not in second.right:
             return False
         h, own = expansion.h, self._blocks[name]
-        cost = second.record.cost(name).times(len(h), both=_COPIES * h.shape[1])
+        cost = second.cost(name).times(len(h), both=_COPIES * h.shape[1])
         cut = ranges(cost, expansion.height(name), expansion.width(name), _HELD, h.element_size())
         restore = sums.saved([slice(own.start, own.stop)])
         try:

@@ -1,0 +1,51 @@
+"""Tables of which each example looks up some rows: their sums over the examples."""
+
+import pytest
+import torch
+from torch import nn
+
+import fimsym
+from fimsym.engine import bent
+from tests.networks import build
+
+
+class Words(nn.Module):
+    def __init__(self, padding=None):
+        super().__init__()
+        self.e, self.a = nn.Embedding(40, 8, padding_idx=padding), nn.Linear(8, 6)
+        self.b = nn.Linear(6, 3)
+
+    def forward(self, tokens):
+        return self.b(torch.tanh(self.a(self.e(tokens))).mean(1))
+
+
+def fisher_by_example(model, tokens, name):
+    """Return I of a parameter for every example, by autograd and Σ_c p_c (u_c − ū)²."""
+    parameter, found = model.get_parameter(name), []
+    for example in tokens:
+        h = model(example[None])[0]
+        u = torch.stack([torch.autograd.grad(one, parameter, retain_graph=True)[0] for one in h])
+        p = h.detach().softmax(0).reshape(-1, *[1] * parameter.ndim)
+        found.append((p * (u - (p * u).sum(0)).square()).sum(0))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_table_cut_into_tiles_has_the_variance_of_its_inputs(padding, batches, monkeypatch):
+    tokens = torch.randint(40, (12, 20), generator=torch.Generator().manual_seed(0))
+    tokens[:, :2] = torch.tensor([5, 3])  # rows that all examples look up
+    model = build(lambda: Words(padding))
+    one_by_one = fisher_by_example(model, tokens, "e.weight")
+    assert not one_by_one.any(2).all()  # and some that few do
+    cut = []
+    tiles = bent.Bent._tiles
+    monkeypatch.setattr(bent.Bent, "_tiles", lambda *given: cut.append(tiles(*given)) or cut[-1])
+    near = {"rtol": 1e-9, "atol": 1e-16}
+    given = {"family": "categorical", "progress": False, "max_memory": "20kB"}
+    found = fimsym.analyze(model, list(tokens.chunk(batches)), quantities="all", **given)
+    assert max(len({rows.start for rows, _ in one}) for one in cut) > 1
+    torch.testing.assert_close(found.fisher["e.weight"], one_by_one.mean(0), **near)
+    torch.testing.assert_close(found.input_variance["e.weight"], one_by_one.var(0), **near)
+    first_order = fimsym.analyze(model, tokens, quantities=("fisher",), **given)
+    torch.testing.assert_close(first_order.input_variance["e.weight"], one_by_one.var(0), **near)
