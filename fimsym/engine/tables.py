@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.network import Block
 from fimsym.engine.uses import Lookup, split_rows
+
+_ENTRIES = 2**17
+"""Entries of a table whose sums are added to at a time."""
 
 Numbers = tuple[int | Tensor, int | Tensor]
 """How many examples the sums hold already, and how many are added, for every row [row, 1]."""
@@ -97,7 +101,24 @@ def put(
         held: Numbers of examples, see `numbers`.
     """
     height, width = shape
+    row, order = row.sort()
+    size = max(1, _ENTRIES // (columns.stop - columns.start))
+    starts = torch.arange(0, height, size, device=row.device)
+    ends = [*torch.searchsorted(row, starts).tolist(), len(row)]
+    for first, (start, stop) in zip(starts.tolist(), itertools.pairwise(ends), strict=True):
+        if start == stop and sums.squares is None:
+            continue
+        band = slice(first, min(first + size, height))
+        some = {quantity: value[order[start:stop]] for quantity, value in values.items()}
+        held_there = tuple(n[band] if isinstance(n, Tensor) else n for n in held)
+        whole = slice(block.start + first * width, block.start + band.stop * width)
+        _put_band(sums, whole, width, row[start:stop] - first, columns, some, held_there)
+
+
+def _put_band(sums, whole: slice, width: int, row: Tensor, columns: slice, values, held) -> None:
+    """Add quantities of some rows of a table that lie together, `whole` in the sums."""
     before, among = held
+    height = (whole.stop - whole.start) // width
     totals, spread = {}, None
     for quantity, value in values.items():
         value = value.double()
@@ -107,10 +128,10 @@ def put(
             seen = _into_rows(row, torch.ones_like(value), height)
             about = _into_rows(row, (value - mean[row]).square(), height)
             spread = (about + (among - seen) * mean.square()).flatten()
-    where = slice(block.start, block.stop)
+    where: slice | Tensor = whole
     if columns != slice(0, width):
-        whole = torch.arange(block.start, block.stop, device=row.device)
-        where = whole.reshape(height, width)[:, columns].flatten()
+        places = torch.arange(whole.start, whole.stop, device=row.device)
+        where = places.reshape(height, width)[:, columns].flatten()
     count, batch = (
         n.expand(height, columns.stop - columns.start).flatten() if isinstance(n, Tensor) else n
         for n in (before, among)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.network import Block
+from fimsym.engine.powers import in_memory
 from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
 
 STRUCTURED, SHARED = "structured", "shared"
@@ -76,7 +77,7 @@ class Places:
         self._blocks = blocks
         self._batch = batch
         self._sums = sums
-        self._powers: dict[tuple[int, int], tuple[Tensor, float]] = {}
+        self._powers: dict[tuple, tuple[Tensor, float]] = {}
 
     def add(
         self,
@@ -161,7 +162,7 @@ class Places:
 
     def _power(self, inputs: Tensor, degree: int) -> tuple[Tensor, float]:
         """Return (a / max|a|)ᵈ and max|a|ᵈ, d = 2 or 4; small numbers keep their powers so."""
-        key = inputs.data_ptr(), degree
+        key = in_memory(inputs), degree
         if key not in self._powers:
             largest = float(inputs.detach().abs().max())
             power = (inputs.detach() / (largest or 1.0)).square_()
