@@ -62,6 +62,8 @@ class Network:
                 "a TorchScript module cannot be differentiated per example; expected a plain "
                 "torch.nn.Module. Pass the module it was scripted from."
             )
+        # torch.compile's code cannot be differentiated twice, nor example by example.
+        model = getattr(model, "_orig_mod", model)
         check_mode(model)
         named = dict(model.named_parameters())
         for name, parameter in named.items():

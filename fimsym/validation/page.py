@@ -15,7 +15,7 @@ from fimsym.validation.sizes import MOST_DRAWN
 from fimsym.validation.verdict import ModelReport, near_normal
 
 _EXPLANATION = (
-    "Closed forms come from the generated evaluators, and for networks through `analyze`. The "
+    "Closed forms come from the generated evaluators, and for networks through analyze. The "
     "Monte Carlo side draws labels from the law and differentiates log p by autograd: at random "
     "points of each family's domain, at random outputs through each link, and on networks trained "
     "on real data. How many labels was fixed before they were drawn.",
