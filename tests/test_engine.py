@@ -419,3 +419,31 @@ def test_a_compiled_model_is_the_one_that_was_compiled():
     for quantity, values in plain.values.items():
         for name, value in values.items():
             torch.testing.assert_close(found.values[quantity][name], value)
+
+
+class Constants(nn.Module):
+    """Makes constants of torch's default dtype in its forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        turned = torch.tanh(self.first(x @ torch.eye(4).flip(0)))
+        return self.last(turned @ torch.tril(torch.ones(5, 5)))
+
+
+def test_constants_of_the_default_dtype_are_taken_along():
+    model, data = build(Constants).float(), inputs(6, 4).float()
+    found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
+    plain = build(lambda: mlp(4, 5, 3, activation=nn.Tanh)).float()
+    with torch.no_grad():
+        plain[0].weight.copy_(model.first.weight.flip(1))
+        plain[0].bias.copy_(model.first.bias)
+        plain[-1].weight.copy_(model.last.weight @ torch.tril(torch.ones(5, 5)).T)
+        plain[-1].bias.copy_(model.last.bias)
+    expected = fimsym.analyze(plain, data, "categorical", quantities="all", progress=False)
+    for quantity in expected.values:
+        got = found.values[quantity]["first.weight"].flip(1)
+        torch.testing.assert_close(got, expected.values[quantity]["0.weight"], rtol=1e-4, atol=0)
+    assert torch.get_default_dtype() == torch.float32

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
+from typing_extensions import override
 
 from fimsym.errors import DomainError, UnsupportedError
 
@@ -66,7 +67,7 @@ _CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
 
 
 class Unrounded(TorchFunctionMode):
-    """Gives a model at least the digits of a dtype wherever it asks for fewer.
+    """Gives a model at least the digits of a dtype wherever it asks for fewer, or for none.
 
     Derivatives through a cast to float32 are rounded to float32, and those in float64 are what
     all others are compared with.
@@ -75,6 +76,18 @@ class Unrounded(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype):
         super().__init__()
         self._dtype = dtype
+        self._default = torch.get_default_dtype()
+
+    @override
+    def __enter__(self) -> Unrounded:
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.promote_types(self._default, self._dtype))
+        return super().__enter__()
+
+    @override
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        torch.set_default_dtype(self._default)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
