@@ -32,8 +32,8 @@ def networks() -> Iterator[Defect]:
         "a³ for a⁴ in the rank-one rule",
         "categorical",
         "engine.powers",
-        "4: squares.square()",
-        "4: squares * inputs.abs()",
+        "fourths = squares.square()",
+        "fourths = squares * inputs.abs()",
     )
     yield _of_chain("φ′ for φ′² in v of a layer below", "found, slope.square())", "found, slope)")
     yield one(

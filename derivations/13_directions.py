@@ -44,8 +44,6 @@ from fimsym.validation.output import random_points
 # F(h) = \ln I_0(r), \qquad r = \lVert h \rVert = \kappa .
 # $$
 #
-# (Here $\kappa$ is the concentration; with two indices it is a cumulant.)
-#
 # Write $g_0 = \ln I_0$, $g_{j+1}(r) = g_j'(r)/r$, and split $u$ at every target into a
 # part $a$ along $h$ and a part $b$ across it.
 #

@@ -305,7 +305,7 @@ def test_torchrun_prints_an_audit_once_and_says_who_cannot_read_its_file(tmp_pat
     data = str(tmp_path / "data.npy")
     status, out, err = torchrun(tmp_path, data, "ones.npy", name="audit")
     assert status == 1, err
-    assert out.count("score_squared: root mean square") == 1
+    assert out.count("root mean square of D") == 1
     status, out, err = torchrun(tmp_path, data, "ones.npy", model="astray", name="audit")
     assert (status, out) == (1, "")
     (message,) = [line for line in err.splitlines() if line.startswith("Error: ")]

@@ -52,16 +52,16 @@ def estimate(
 ) -> Estimate:
     """Return an estimate of a network's Fisher diagonal, and its standard error.
 
-    | estimator | what one draw is | variance of one draw |
-    |---|---|---|
-    | ``score_squared`` | s² of a label of the network's own law, s = ⟨u, t − η⟩ | V₁ |
-    | ``score_squared_cv`` | s² + c s with c ≈ −κ₃₀/κ₂₀ | V₁ − κ₃₀²/κ₂₀ at best |
-    | ``gaussian_probe`` | ⟨Lᵀu, g⟩² with I(h) = LLᵀ and g normal | 2I² |
-    | ``rademacher_probe`` | the same with g = ±1 | 2(I² − Σa⁴), a = Lᵀu |
-    | ``negative_hessian`` | minus the second derivative of log p by the parameter | V₂ |
-    | ``mixed`` | the best mixture of s² and that | (V₁V₂ − Cov²)/(V₁ + V₂ − 2 Cov) |
-    | ``exact`` | every output differentiated: `analyze` | 0 |
-    | ``empirical`` | s² of the data's label: biased unless labels follow the model's law | – |
+    What one draw is, and its variance:
+
+    * ``score_squared``: s² of a label of the network's own law, s = ⟨u, t − η⟩; V₁.
+    * ``score_squared_cv``: s² + c s with c ≈ −κ₃₀/κ₂₀; V₁ − κ₃₀²/κ₂₀ at best.
+    * ``gaussian_probe``: ⟨Lᵀu, g⟩² with I(h) = LLᵀ and g normal; 2I².
+    * ``rademacher_probe``: the same with g = ±1; 2(I² − Σa⁴) with a = Lᵀu.
+    * ``negative_hessian``: minus the second derivative of log p by the parameter; V₂.
+    * ``mixed``: the best mixture of s² and that; (V₁V₂ − Cov²)/(V₁ + V₂ − 2 Cov).
+    * ``exact``: every output differentiated, as by `analyze`; 0.
+    * ``empirical``: s² of the data's label; biased unless labels follow the model's law.
 
     A draw of the first four takes one backward pass for all inputs. ``negative_hessian`` and
     ``mixed`` differentiate every output, so that ``exact`` costs less; they are for studying.
