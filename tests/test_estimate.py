@@ -15,6 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fimsym
 from fimsym.engine import backward as engine_backward
+from fimsym.engine.expansion import Expansion
+from fimsym.engine.recording import NoTape
+from fimsym.estimation import curved
 from fimsym.estimation.estimators import ESTIMATORS
 from tests.estimation import LAWS, network, tokens
 from tests.networks import Attention, Recurrent, build, convolution, flat, inputs, mlp
@@ -531,3 +534,24 @@ def test_every_estimator_is_documented():
     assert all(f"``{name}``" in text for name in ESTIMATORS)
     page = (ROOT / "docs/estimating.md").read_text()
     assert all(f"`{name}`" in page for name in ESTIMATORS)
+
+
+@pytest.mark.parametrize("ends", [None, 0, 1])
+def test_second_derivatives_of_shared_weights_go_along_a_tape(ends, monkeypatch):
+    """As those of the functional road do; where the tape ends amid a weight, that takes over."""
+    model, data = build(convolution), inputs(7, 2, 6, 6)
+    given = {"estimator": "negative_hessian", "labels_per_input": 3}
+    blocks, true = [], Expansion.block
+    monkeypatch.setattr(curved, "_HELD", 1)  # as many blocks as can be
+
+    def block(self, place):
+        blocks.append(place)
+        if ends is not None and len(blocks) > ends:
+            raise NoTape("an operation mixes examples")
+        return true(self, place)
+
+    monkeypatch.setattr(Expansion, "block", block)
+    found = estimate(model, data, **given)
+    assert len(blocks) > 2
+    monkeypatch.setattr(curved.Curved, "_add_taped", lambda *given: False)
+    close(found.fisher, estimate(model, data, **given).fisher)

@@ -8,7 +8,17 @@ import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import alignment, bent, chain, classes, curvatures, examined, functional, uses
+from fimsym.engine import (
+    alignment,
+    bent,
+    chain,
+    classes,
+    curvatures,
+    examined,
+    functional,
+    probe,
+    uses,
+)  # fmt: skip
 from fimsym.engine.examined import Examined
 from fimsym.engine.expansion import Expansion
 from fimsym.engine.graph import read
@@ -17,7 +27,8 @@ from fimsym.engine.network import Network
 from fimsym.engine.probe import Known
 from fimsym.engine.recording import NoTape
 from fimsym.engine.tape import Tape
-from tests.networks import build, flat
+from tests import networks
+from tests.networks import build, convolution, flat
 from tests.reference import enumeration
 
 
@@ -557,3 +568,22 @@ def test_records_of_many_lengths_hold_no_tape_and_know_each_cost():
 class Averaged(nn.Module):
     def forward(self, z):
         return z.mean(1)
+
+
+def test_a_gradient_is_compared_in_all_of_its_rows(monkeypatch):
+    """Some rows at a time: grouped channels stay together, and a mistake in late rows is seen."""
+    model, data = build(convolution), networks.inputs(7, 2, 6, 6)
+    whole = fimsym.analyze(model, data, "categorical", progress=False)
+    monkeypatch.setattr(probe, "_BLOCK", 1)
+    found = fimsym.analyze(model, data, "categorical", progress=False)
+    assert found.roads == whole.roads
+    assert "functional" not in found.roads.values()
+    true = uses.Convolution.jacobian
+
+    def wrong(use, g, part):
+        return true(use, g, part) * (1 if part.start == 0 else 1.001)
+
+    monkeypatch.setattr(uses.Convolution, "jacobian", wrong)
+    planted = fimsym.analyze(model, data, "categorical", progress=False)
+    assert planted.roads["0.weight"] == "functional"
+    torch.testing.assert_close(planted.fisher["0.weight"], whole.fisher["0.weight"])

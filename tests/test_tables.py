@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import bent
+from fimsym.engine import bent, tables
 from tests.networks import build
 
 
@@ -30,9 +30,13 @@ def fisher_by_example(model, tokens, name):
     return torch.stack(found)
 
 
+@pytest.mark.parametrize("entries", [64, 2**17])  # rows are added in five bands, and in one
 @pytest.mark.parametrize("padding", [None, 3])
 @pytest.mark.parametrize("batches", [1, 2])
-def test_a_table_cut_into_tiles_has_the_variance_of_its_inputs(padding, batches, monkeypatch):
+def test_a_table_cut_into_tiles_has_the_variance_of_its_inputs(
+    padding, batches, entries, monkeypatch
+):
+    monkeypatch.setattr(tables, "_ENTRIES", entries)
     tokens = torch.randint(40, (12, 20), generator=torch.Generator().manual_seed(0))
     tokens[:, :2] = torch.tensor([5, 3])  # rows that all examples look up
     model = build(lambda: Words(padding))

@@ -216,3 +216,19 @@ def test_labels_of_large_counts_are_listed_where_they_are(outputs):
     assert float(p.sum()) == pytest.approx(1, abs=1e-9)
     mean = (p.unsqueeze(1) * support.labels).sum(0)
     torch.testing.assert_close(mean, h.exp(), rtol=1e-9, atol=0)
+
+
+def test_a_label_outside_the_density_is_a_gap(monkeypatch):
+    """One of fifty labels has no density where the specification has one."""
+    spec = fimsym.family("gamma")
+    subject = output.AtPoints(spec, output.random_points(spec, 0), output.RANDOM)
+    assert subject.density_gap(0, lambda *purpose: Stream(0, *purpose)) < 1e-8
+    true = Law.log_prob
+
+    def log_prob(self, h, labels):
+        found = true(self, h, labels).clone()
+        found[3] = -math.inf
+        return found
+
+    monkeypatch.setattr(Law, "log_prob", log_prob)
+    assert subject.density_gap(0, lambda *purpose: Stream(0, *purpose)) == math.inf
