@@ -570,6 +570,45 @@ class Averaged(nn.Module):
         return z.mean(1)
 
 
+@pytest.mark.parametrize("entries", [1, 40, 300])
+def test_derivatives_are_built_of_some_rows_and_some_examples(monkeypatch, entries):
+    """Cut either way or both, the sums and the variance over inputs are those of one piece."""
+    cases = [
+        (build(convolution), networks.inputs(7, 2, 6, 6)),
+        (build(networks.pooled), networks.inputs(7, 1, 6, 6)),
+        (build(networks.Heads), networks.inputs(7, 5, 4)),
+        (build(networks.Language), torch.arange(21).reshape(7, 3) % 5),
+    ]
+    asked, seen = ("fisher", "variance_score_squared"), []
+    for model, data in cases:
+        given = {"family": "categorical", "quantities": asked, "input_variance": True}
+        whole = fimsym.analyze(model, data, **given, progress=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(uses, "_BLOCK", entries)
+            for kind in (uses.Product, uses.Convolution, uses.Affine, uses.Lookup):
+                patch.setattr(kind, "jacobian", _watched(kind.jacobian, seen))
+            cut = fimsym.analyze(model, data, **given, progress=False)
+        assert "shared" in cut.roads.values()
+        for one, other in (
+            (whole.fisher, cut.fisher),
+            (whole.variance_score_squared, cut.variance_score_squared),
+            (whole.input_variance, cut.input_variance),
+        ):
+            near = 1e-13 * float(flat(one).abs().max())
+            torch.testing.assert_close(flat(other), flat(one), rtol=1e-11, atol=near)
+    assert {examples.start for examples, _ in seen} > {0}
+    assert {part.start for _, part in seen} > {0}
+
+
+def _watched(jacobian, seen):
+    def watched(use, g, part, examples=uses.ALL):
+        if examples != uses.ALL:
+            seen.append((examples, part))
+        return jacobian(use, g, part, examples)
+
+    return watched
+
+
 def test_a_gradient_is_compared_in_all_of_its_rows(monkeypatch):
     """Some rows at a time: grouped channels stay together, and a mistake in late rows is seen."""
     model, data = build(convolution), networks.inputs(7, 2, 6, 6)

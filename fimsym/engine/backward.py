@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch._vmap_internals import _vmap  # that of torch.autograd.grad(is_grads_batched=True)
 from torch.autograd.graph import GradientEdge, _engine_run_backward
 
 Place = Tensor | GradientEdge
@@ -45,7 +46,17 @@ def batched_vjp(output: Place, inputs: Sequence[Place], seeds: Tensor) -> list[A
         inputs: Where gradients are wanted; None comes back where the output depends on none.
         seeds: [seed, *shape of the output].
     """
-    return list(_vmap(lambda seed: vjp([output], inputs, [seed]), 0, 0, True)(seeds))
+    reached: list[bool] = []
+
+    def pull(seed: Tensor) -> list[Tensor]:
+        rows = vjp([output], inputs, [seed])
+        reached[:] = [g is not None for g in rows]
+        return [g for g in rows if g is not None]
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        held = iter(torch.vmap(pull)(seeds))
+    return [next(held) if is_reached else None for is_reached in reached]
 
 
 def at_nodes(h: Tensor, nodes: Sequence[Any], seed: Tensor) -> dict[Any, Any]:

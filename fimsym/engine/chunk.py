@@ -22,13 +22,10 @@ from fimsym.engine.network import Block
 from fimsym.engine.powers import DEGREES, Powers, in_memory, powers_of, scaled, spread_of
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.tables import pairs_of, put
-from fimsym.engine.uses import Affine, Lookup, Product, Use
+from fimsym.engine.uses import Affine, Lookup, Product, Use, parts
 
 _MANY_CLASSES = 32
 """So many that moments of columns cost less than gradients."""
-
-_BLOCK = 2**19
-"""Entries of u that are built at a time."""
 
 
 class Chunk:
@@ -206,19 +203,14 @@ class Chunk:
             self.neurons[node][quantity][rows] = value
 
     def _add_shared(self, block: Block, uses: list[Use]) -> None:
-        """Build u of some rows of the parameter at a time, and add its quantities."""
-        shape = uses[0].shape
-        height = shape[0] if shape else 1
-        row = block.size // max(1, height)
-        unit = max(use.unit for use in uses)
-        size = max(1, _BLOCK // (self.batch * self.h.shape[1] * row * unit)) * unit
+        """Build u of some rows of the parameter and some examples at a time, and add them up."""
         places = self.places(uses)
-        for first in range(0, height, size):
-            part = slice(first, min(first + size, height))
-            u = functools.reduce(torch.add, (use.jacobian(g, part) for use, g in places))
-            values = self._values(u)
-            at = slice(block.start + first * row, block.start + part.stop * row)
-            self.sums.add(at, self.count, values)
+        row = uses[0].shape[1:].numel()
+        for part, examples in parts(uses, self.batch, self.h.shape[1]):
+            built = (use.jacobian(g, part, examples) for use, g in places)
+            values = self._values(functools.reduce(torch.add, built), examples, own=True)
+            at = slice(block.start + part.start * row, block.start + part.stop * row)
+            self.sums.add(at, self.count + examples.start, values)
         for use in uses:
             use.release()
 
@@ -226,19 +218,22 @@ class Chunk:
         """Return uses with the gradients there, [output, batch, position, *channels]."""
         return [(use, self._of_use(use)) for use in uses]
 
-    def _values(self, u: Tensor, rows: slice | Tensor = slice(None)) -> dict[str, Tensor]:
+    def _values(
+        self, u: Tensor, rows: slice | Tensor = slice(None), own: bool = False
+    ) -> dict[str, Tensor]:
         """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param].
 
         Args:
             u: ∂o/∂θ of some examples, [batch, output, param].
             rows: Which examples these are.
+            own: Whether u may be overwritten.
         """
         h = self.h[rows]
         if self._is_bent_by_link:
             return self.head.values(self.asked, h, u, torch.zeros_like(u))
         values = {}
         if self.first and self.law is not None:
-            return self._of_law(self.law[rows].moments(u, None, self.first != ("fisher",)))
+            return self._of_law(self.law[rows].moments(u, None, self.first != ("fisher",), own))
         if self.first:
             values = self.head.values(self.first, h, u, None)
         return self._with_zeros(values, u[:, 0])

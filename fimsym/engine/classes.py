@@ -72,37 +72,44 @@ class Classes:
         found[torch.arange(len(lag), device=w.device), self.top] = -lag
         return found
 
-    def moments(self, u: Tensor, v: Tensor | None, with_variance: bool) -> dict[str, Tensor]:
+    def moments(
+        self, u: Tensor, v: Tensor | None, with_variance: bool, own: bool = False
+    ) -> dict[str, Tensor]:
         """Return the quantities of derivatives whose means are zero, each [batch, param].
 
         Args:
             u: ũ, [batch, output, param].
             v: ṽ, likewise; without it I, and V₁ if asked for, are all.
             with_variance: Return more than I.
+            own: Whether u may be overwritten.
         """
         names = QUANTITIES if v is not None else QUANTITIES[: 2 if with_variance else 1]
-        found = {name: u.new_empty(len(u), 1, u.shape[-1]) for name in names}
-        size = max(1, _ENTRIES // max(1, u[0].numel()))
-        for first in range(0, len(u), size):
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        size = max(1, _ENTRIES // max(1, u[:1].numel()))
+        for first in range(0, max(1, len(u)), size):
             rows = slice(first, first + size)
-            square = u[rows].square()
-            fisher = found["fisher"][rows] = self._weighted_sum(rows, square)
+            square = torch.square(u[rows], out=u[rows] if own else None)
+            fisher = self._weighted_sum(rows, square)
+            found["fisher"].append(fisher)
             if not with_variance:
                 continue
             square.sub_(fisher)
             if v is not None:
                 product = square * v[rows]
-                found["covariance"][rows] = self._weighted_sum(rows, product).neg_()
+                found["covariance"].append(self._weighted_sum(rows, product).neg_())
                 bent = torch.square(v[rows], out=product)
-                found["variance_negative_hessian"][rows] = self._weighted_sum(rows, bent)
-            found["variance_score_squared"][rows] = self._weighted_sum(rows, square.square_())
-        return {name: value.squeeze(1) for name, value in found.items()}
+                found["variance_negative_hessian"].append(self._weighted_sum(rows, bent))
+            found["variance_score_squared"].append(self._weighted_sum(rows, square.square_()))
+        return {
+            name: (torch.cat(parts) if len(parts) > 1 else parts[0]).squeeze(1)
+            for name, parts in found.items()
+        }
 
     def _weighted_sum(self, rows: slice, values: Tensor) -> Tensor:
         p = self.p[rows]
         if p.shape[-1] > _LONGEST:
             return (p.mT * values).sum(1, keepdim=True)
-        return p @ values
+        return torch.bmm(p, values)
 
     def moments_of_outputs(self) -> dict[str, Tensor]:
         """Return I = p_c q_c and V₁ = p_c q_c (p_c − q_c)², q = 1 − p, each [batch, output].

@@ -11,12 +11,20 @@ Source: chain rule; for a matrix product z = W a, ∂h/∂W = Σ_t g_t a_tᵀ.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
+
+ALL = slice(None)
+_BLOCK = 2**19
+"""Entries of u that are built at a time."""
+_FEW = 8
+"""Examples below which sums over them cost as much as what is summed."""
 
 
 @dataclasses.dataclass
@@ -56,15 +64,16 @@ class Use:
         """Give back what `jacobian` keeps from one part to the next."""
         return
 
-    def jacobian(self, g: Tensor, part: slice) -> Tensor:
+    def jacobian(self, g: Tensor, part: slice, examples: slice = ALL) -> Tensor:
         """Return u of this use for part of the parameter's first axis.
 
         Args:
             g: Gradients at the result, [output, batch, position, *channels].
             part: Range of the first axis.
+            examples: Range of the batch.
 
         Returns:
-            [batch, output, param].
+            [batch, output, param], a tensor of its own.
         """
         raise NotImplementedError
 
@@ -87,9 +96,10 @@ class Product(Use):
         return self.inputs
 
     @override
-    def jacobian(self, g: Tensor, part: slice) -> Tensor:
+    def jacobian(self, g: Tensor, part: slice, examples: slice = ALL) -> Tensor:
+        a = split_rows(self.inputs, g.shape[1], self.order)[examples]
+        g = g[:, examples]
         outputs, batch, positions, _ = g.shape
-        a = split_rows(self.inputs, batch, self.order)
         if self.transposed:
             g = g[..., part]
         else:
@@ -138,13 +148,12 @@ class Convolution(Use):
         self._patches = None
 
     @override
-    def jacobian(self, g: Tensor, part: slice) -> Tensor:
-        outputs, batch, repeats = g.shape[:3]
-        g = g[:, :, :, part].flatten(4)
-        channels, places = g.shape[3:]
+    def jacobian(self, g: Tensor, part: slice, examples: slice = ALL) -> Tensor:
         if self._patches is None:
-            self._patches = self._unfolded(batch, repeats)
-        patches = self._patches
+            self._patches = self._unfolded(g.shape[1])
+        patches = self._patches[examples]
+        g = g[:, examples, :, part].flatten(4)
+        outputs, batch, repeats, channels, places = g.shape
         groups = 1
         if self.groups > 1:
             groups = channels // self.unit
@@ -156,7 +165,7 @@ class Convolution(Use):
         u = u.reshape(batch, groups, outputs, -1, u.shape[-1])
         return u.transpose(1, 2).reshape(batch, outputs, -1)
 
-    def _unfolded(self, batch: int, repeats: int) -> Tensor:
+    def _unfolded(self, batch: int) -> Tensor:
         """Return what each position sees, [batch, group, window, repeat · position]."""
         axes = self.inputs.ndim - 2
         padding = [size for pad in reversed(self.padding) for size in (pad, pad)]
@@ -194,10 +203,11 @@ class Lookup(Use):
         return g.reshape(g.shape[0], -1, self.shape[1])
 
     @override
-    def jacobian(self, g: Tensor, part: slice) -> Tensor:
+    def jacobian(self, g: Tensor, part: slice, examples: slice = ALL) -> Tensor:
+        places = split_rows(self.indices, g.shape[1], self.order)[examples]
+        g = g[:, examples]
         outputs, batch, _, features = g.shape
         height = part.stop - part.start
-        places = split_rows(self.indices, batch, self.order)
         inside = (places >= part.start) & (places < part.stop) & (places != self.padding)
         example, position = inside.nonzero(as_tuple=True)
         u = g.new_zeros(batch * height, outputs, features)
@@ -232,10 +242,11 @@ class Affine(Use):
         return g.reshape(g.shape[0], -1, *g.shape[g.ndim - kept :])
 
     @override
-    def jacobian(self, g: Tensor, part: slice) -> Tensor:
+    def jacobian(self, g: Tensor, part: slice, examples: slice = ALL) -> Tensor:
+        whole, g = g.shape[1], g[:, examples]
         outputs, batch = g.shape[:2]
         if self.factor is not None:
-            g = g * split_rows(self.factor, batch, self.order)
+            g = g * split_rows(self.factor, whole, self.order)[examples]
         broadcast = [3 + axis for axis, size in enumerate(self.along) if size == 1]
         u = g.sum([2, *broadcast], keepdim=True).reshape(outputs, batch, *self.shape)
         if self.sign != 1:
@@ -249,3 +260,28 @@ def split_rows(rows: Tensor, batch: int, order: str) -> Tensor:
     if order == "batch":
         return rows.reshape(batch, -1, *rows.shape[1:])
     return rows.reshape(-1, batch, *rows.shape[1:]).transpose(0, 1)
+
+
+def parts(uses: Sequence[Use], batch: int, outputs: int) -> Iterator[tuple[slice, slice]]:
+    """Yield ranges of a parameter's first axis and of examples whose u is built at a time.
+
+    Rather few examples than few rows: a product of whole rows is faster.
+    """
+    height, row = uses[0].shape[:1].numel(), outputs * uses[0].shape[1:].numel()
+    unit = max(use.unit for use in uses)
+    size = max(1, _BLOCK // max(1, min(_FEW, batch) * row * unit)) * unit
+    most = max(1, _BLOCK // max(1, row * min(size, height)))
+    return itertools.product(_even(height, size, unit), _even(batch, most))
+
+
+def _even(length: int, most: int, unit: int = 1) -> Iterator[slice]:
+    """Cut a range into the fewest pieces of at most so many, all of nearly one size.
+
+    Args:
+        length: Of the range, a multiple of the unit.
+        most: Longest piece, likewise.
+        unit: Pieces are multiples of it.
+    """
+    number = -(-length // most)
+    ends = [length // unit * k // number * unit for k in range(number + 1)] if number else []
+    return (slice(first, end) for first, end in itertools.pairwise(ends))
