@@ -8,7 +8,6 @@ compiled is one graph: there the whole call is one block.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +16,13 @@ import torch
 from torch import Tensor
 
 from fimsym.runtime.columns import require_finite_results
-from fimsym.runtime.threads import shared, within
 
-ENTRIES = 2**18
+ENTRIES = 2**19
 """Entries of u in a block: a few such tensors fit into the second and third levels of cache,
-and the cost of calling torch is small beside them."""
+and the cost of calling torch, and of its threads waiting for each other, is small beside them."""
 
 _NARROWEST = 64
 """Fewest parameters that a block is cut down to: rows of whole cache lines."""
-_LARGEST = 2**21
-"""Most entries of a block that is computed at the same time as others."""
 _FEW = 2**14
 """Entries below which the number of calls of torch decides."""
 _RETAINED = 2**24
@@ -77,7 +73,7 @@ def _may_be_cut(directions, columns) -> bool:
 def _chunks(shape: torch.Size) -> torch.Size:
     """Return the shape of the blocks of u: whole rows of parameters, then of the batch."""
     *batch, outputs, params = shape
-    room = max(1, within() * ENTRIES // max(1, outputs))
+    room = max(1, ENTRIES // max(1, outputs))
     if math.prod(shape) <= room * outputs:
         return shape
     sizes = []
@@ -93,16 +89,11 @@ def _each(dtype, block, columns, directions, chunks) -> list[Tensor]:
     # asked for again, unless a larger piece has been freed before.
     torch.empty(_RETAINED, dtype=torch.uint8)
     shape = directions[0].shape
-    regions = list(_regions((*shape[:-2], shape[-1]), (*chunks[:-2], chunks[-1])))
-    each = functools.partial(shared, tensors=directions) if chunks.numel() <= _LARGEST else map
-
-    def compute(region):
+    values: list[Tensor] = []
+    for region in _regions((*shape[:-2], shape[-1]), (*chunks[:-2], chunks[-1])):
         rows = tuple(cut for cut in region if cut[0] >= 0)
         of_rows = [_of_column(column, rows) for column in columns]
-        return block(*of_rows, *(_part(direction, region) for direction in directions))
-
-    values: list[Tensor] = []
-    for region, found in zip(regions, each(compute, regions), strict=True):
+        found = block(*of_rows, *(_part(direction, region) for direction in directions))
         if found[0].requires_grad:  # through a constant of the family
             return [value.squeeze(-2).to(dtype) for value in block(*columns, *directions)]
         if not values:
