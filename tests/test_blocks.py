@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.func import jvp, vmap
 
 import fimsym
@@ -51,13 +52,27 @@ def test_blocks_equal_the_whole(case, layout, monkeypatch, cut):
     if layout != "two batch axes":
         h = wide(case)[0]
     module = fimsym.evaluator(case.family)
-    parts = values(module.moments(h, u, v))
-    alone = [module.fisher(h, u), module.covariance(h, u, v)]
-    assert len(cut) == 3
+    given = [x.clone() for x in (h, u, v)]
+
+    def found():
+        several = [
+            call(h, *directions)
+            for call in (module.moments, module.estimator_variances)
+            for directions in ((u,), (u, v))
+        ]
+        return [value for one in several for value in values(one) if value is not None] + [
+            module.fisher(h, u),
+            module.variance_score_squared(h, u), module.variance_negative_hessian(h, v),
+            module.covariance(h, u, v), module.variance_rademacher_probe(h, u),
+        ]  # fmt: skip
+
+    parts = found()
+    assert len(cut) == 9
+    assert all(torch.equal(x, y) for x, y in zip((h, u, v), given, strict=True))
     monkeypatch.setattr(blocks, "ENTRIES", 10**9)
-    whole = values(module.moments(h, u, v))
-    assert len(cut) == 3
-    for one, other in zip([*parts, *alone], [*whole, whole[0], whole[4]], strict=True):
+    whole = found()
+    assert len(cut) == 9
+    for one, other in zip(parts, whole, strict=True):
         size = other.abs().amax(-1, keepdim=True)
         assert ((one - other).abs() <= 1e-12 * size).all()
 
@@ -98,6 +113,14 @@ def test_transforms_of_large_calls(case, cut):
     value, slope, *_ = jvp(lambda u: module.variance_score_squared(h, u), (u,), (u,))
     torch.testing.assert_close(value, plain)
     torch.testing.assert_close(slope, 4 * plain)
+
+
+def test_forward_derivatives_of_large_calls(case, cut):
+    h, u, _ = wide(case)
+    with forward_ad.dual_level():
+        value = fimsym.evaluator(case.family).fisher(h, forward_ad.make_dual(u, u))
+        plain, slope = forward_ad.unpack_dual(value)
+    torch.testing.assert_close(slope, 2 * plain)
 
 
 @pytest.mark.parametrize("which", ["u", "v"])

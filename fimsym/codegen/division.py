@@ -8,6 +8,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 _NAME = re.compile(r"(?<![\w.\"])[A-Za-z_]\w*")
+_FORMS = (
+    (r"\bNAME\.square\(\)", r"square(NAME"),
+    (r"^NAME - (\w+)$", r"sub(NAME, \1"),
+    (r"(?<=, )NAME \* (\w+)(?=\))", r"mul(NAME, \1"),
+    (r"(?<=, )(\w+) \* NAME(?=\))", r"mul(\1, NAME"),
+    (r"(?<=total\()NAME \* (\w+)(?=\))", r"mul(NAME, \1"),
+    (r"(?<=total\()(\w+) \* NAME(?=\))", r"mul(\1, NAME"),
+)
+"""Operations on entries of u, and the same with a place for the result."""
 
 
 class Divided(NamedTuple):
@@ -15,13 +24,18 @@ class Divided(NamedTuple):
 
     Attributes:
         before: Those that follow from h alone.
-        inside: Those that need u or v.
+        moving: Those that need u or v.
         columns: Names that the second kind uses of h and the first.
     """
 
     before: tuple
-    inside: tuple
+    moving: tuple
     columns: tuple[str, ...]
+
+    @property
+    def inside(self) -> tuple:
+        """Those that need u or v, with the memory that each of them frees."""
+        return _freeing(self.moving)
 
 
 def divide(
@@ -46,7 +60,7 @@ def divide(
             before.append(statement)
     known = ["h", *components.get("h", ()), *(n for s in before for n in targets(s.name))]
     columns = tuple(name for name in known if name in used)
-    return Divided(tuple(before), _freeing(inside), columns)
+    return Divided(tuple(before), tuple(inside), columns)
 
 
 def _freeing(statements):
@@ -60,22 +74,38 @@ def _freeing(statements):
         last |= dict.fromkeys(_NAME.findall(statement.code), place)
     last = {name: place for name, place in last.items() if name in wide}
     end = len(statements) - 1
-    return tuple(
-        replace(statement, dead=tuple(n for n in last if last[n] == place and place < end))
+    freed = (
+        replace(statement, dead=tuple(n for n in last if last[n] == place))
         for place, statement in enumerate(statements)
     )
+    return tuple(
+        replace(s, code=_overwriting(s), dead=s.dead if place < end else ())
+        for place, s in enumerate(freed)
+    )
+
+
+def _overwriting(statement) -> str:
+    """Return the code of a statement, writing over an operand that is dead after it."""
+    code = statement.code
+    for name in statement.dead:
+        if len(re.findall(rf"\b{name}\b", code)) > 1:
+            continue
+        for form, operation in _FORMS:
+            written = f"torch.{operation}, out=reuse(NAME))".replace("NAME", name)
+            code = re.sub(form.replace("NAME", name), written, code)
+    return code
 
 
 def halves(first: Divided, both: Divided) -> dict[str, Any]:
     """Return the parts of ``moments``: of a function of u, and of one of u and v."""
-    done = {statement.name for statement in first.inside}
-    added = [statement for statement in both.inside if statement.name not in done]
-    lines = _freeing([*first.inside, *added])
+    done = {statement.name for statement in first.moving}
+    added = [statement for statement in both.moving if statement.name not in done]
+    lines = _freeing([*first.moving, *added])
     return {
         "before": both.before,
         "columns": both.columns,
-        "of_u": lines[: len(first.inside)],
-        "of_v": lines[len(first.inside) :],
+        "of_u": lines[: len(first.moving)],
+        "of_v": lines[len(first.moving) :],
     }
 
 

@@ -120,7 +120,7 @@ def _wrapped(text, indent):
 _TEMPLATE_NAMES = (
     "h u v probe dtype directions block of_u of_both found probes layout given outputs first "
     "second derivatives float list dict tuple torch runtime special annotations Tensor Bounds "
-    "EstimatorVariances Moments LAYOUT LINKS top"
+    "EstimatorVariances Moments LAYOUT LINKS top reuse"
 )
 _LOCALS = frozenset(_TEMPLATE_NAMES.split())
 """Every name that the template itself uses."""

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 c093a272357dc010f3e4fad8740c10251a5abf43db8f1115833302c67a636260
-# body sha256 ff4dba88a2cc26364420388059336a74664c22da4816c677689ccb9928f6180d
+# body sha256 a498abbbb3b060cf567aa4081053af83b3fbd624d966151e4ac730a44749b82e
 """Closed forms in torch: Bernoulli, one per label.
 
 F(h) = log(1 + exp(h)), added up over independent targets. Sufficient statistics: y.
@@ -92,10 +92,10 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
         dtype,
     )
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         scaled_u = deviation * u
-        information = scaled_u.square()
+        information = torch.square(scaled_u, out=reuse(scaled_u))
         del scaled_u
         fisher = runtime.total(information)
         return (fisher,)
@@ -128,14 +128,16 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     )
     spread = runtime.narrow(runtime.tanh_half(h), dtype)
 
-    def block(deviation, spread, u):
+    def block(reuse, deviation, spread, u):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
         spread_u = spread * u
         tail_u = scaled_u * spread_u
         del scaled_u, spread_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         return (variance_score_squared,)
 
     return runtime.in_blocks(dtype, block, deviation, spread, u=u)[0]
@@ -163,10 +165,10 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
         dtype,
     )
 
-    def block(deviation, v):
+    def block(reuse, deviation, v):
         v = v.to(dtype)
         scaled_v = deviation * v
-        variance_negative_hessian = runtime.total(scaled_v.square())
+        variance_negative_hessian = runtime.total(torch.square(scaled_v, out=reuse(scaled_v)))
         return (variance_negative_hessian,)
 
     return runtime.in_blocks(dtype, block, deviation, v=v)[0]
@@ -196,7 +198,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     )
     spread = runtime.narrow(runtime.tanh_half(h), dtype)
 
-    def block(deviation, spread, u, v):
+    def block(reuse, deviation, spread, u, v):
         u = u.to(dtype)
         v = v.to(dtype)
         scaled_u = deviation * u
@@ -206,7 +208,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         skewed_u = -tail_u
         del tail_u
         scaled_v = deviation * v
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (covariance,)
 
     return runtime.in_blocks(dtype, block, deviation, spread, u=u, v=v)[0]
@@ -288,7 +290,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     )
     spread = runtime.narrow(runtime.tanh_half(h), dtype)
 
-    def block(deviation, spread, u, v=None):
+    def block(reuse, deviation, spread, u, v=None):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
@@ -297,9 +299,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         del spread_u
         skewed_u = -tail_u
         fisher = runtime.total(information)
-        third = runtime.total(scaled_u * skewed_u)
+        third = runtime.total(torch.mul(scaled_u, skewed_u, out=reuse(scaled_u)))
         del scaled_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         del tail_u, information
         of_u = (fisher, variance_score_squared, third)
         if v is None:
@@ -307,7 +311,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, **directions))
@@ -358,7 +362,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
         dtype,
     )
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         whitened_u = deviation * u
         rademacher = runtime.rademacher(whitened_u)
@@ -400,7 +404,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     )
     slope = runtime.narrow(-runtime.tanh_half(h), dtype)
 
-    def block(deviation, slope, u, v=None):
+    def block(reuse, deviation, slope, u, v=None):
         u = u.to(dtype)
         whitened_u = deviation * u
         slope_u = slope * u

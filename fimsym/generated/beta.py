@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 287ce2764f1193d1608c75063ac7eb0c4dd8983b7c464b54f3b2885f4176b6d7
-# body sha256 55e97622f208eb1673fe37573e06b628ae038cce424ccff816e6378292728ded
+# body sha256 07ce0ea37821e465339da2130ea84aba977999b33b5d2f95a1731371db7c1b27
 """Closed forms in torch: beta with both shapes unknown.
 
 F(h1, h2) = lgamma(h1) + lgamma(h2) - lgamma(h1 + h2), added up over independent targets.
@@ -111,6 +111,7 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
     polygamma_remainder_1_total = special.polygamma_remainder(1, total)
 
     def block(
+        reuse,
         h1,
         h2,
         total,
@@ -126,11 +127,11 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
         deviation_u1 = u1 / h1 - mean_u
         deviation_u2 = u2 / h2 - mean_u
         del mean_u
-        square_of_deviation_u1 = deviation_u1.square()
+        square_of_deviation_u1 = torch.square(deviation_u1, out=reuse(deviation_u1))
         del deviation_u1
-        square_of_deviation_u2 = deviation_u2.square()
+        square_of_deviation_u2 = torch.square(deviation_u2, out=reuse(deviation_u2))
         del deviation_u2
-        square_of_sum_u = sum_u.square()
+        square_of_sum_u = torch.square(sum_u, out=reuse(sum_u))
         del sum_u
         square_of_u1 = u1.square()
         square_of_u2 = u2.square()
@@ -205,6 +206,7 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     polygamma_remainder_3_total = special.polygamma_remainder(3, total)
 
     def block(
+        reuse,
         h1,
         h2,
         total,
@@ -224,7 +226,7 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
         deviation_u2 = u2 / h2 - mean_u
         square_of_deviation_u1 = deviation_u1.square()
         square_of_deviation_u2 = deviation_u2.square()
-        square_of_sum_u = sum_u.square()
+        square_of_sum_u = torch.square(sum_u, out=reuse(sum_u))
         del sum_u
         square_of_u1 = u1.square()
         square_of_u2 = u2.square()
@@ -245,9 +247,16 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
         square_of_mean_u = mean_u.square()
         variance_score_squared = (
             4 * runtime.pairs(information)
-            + runtime.weighted_sum(polygamma_remainder_3_h1, square_of_u1.square())
-            + runtime.weighted_sum(polygamma_remainder_3_h2, square_of_u2.square())
-            + runtime.weighted_sum(-polygamma_remainder_3_total, square_of_sum_u.square())
+            + runtime.weighted_sum(
+                polygamma_remainder_3_h1, torch.square(square_of_u1, out=reuse(square_of_u1))
+            )
+            + runtime.weighted_sum(
+                polygamma_remainder_3_h2, torch.square(square_of_u2, out=reuse(square_of_u2))
+            )
+            + runtime.weighted_sum(
+                -polygamma_remainder_3_total,
+                torch.square(square_of_sum_u, out=reuse(square_of_sum_u)),
+            )
             + runtime.weighted_sum(
                 2 * h1,
                 torch.add(
@@ -310,6 +319,7 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
     polygamma_remainder_1_total = special.polygamma_remainder(1, total)
 
     def block(
+        reuse,
         h1,
         h2,
         total,
@@ -326,11 +336,13 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
         deviation_v2 = v2 / h2 - mean_v
         del mean_v
         variance_negative_hessian = (
-            runtime.weighted_sum(h1, deviation_v1.square())
-            + runtime.weighted_sum(h2, deviation_v2.square())
+            runtime.weighted_sum(h1, torch.square(deviation_v1, out=reuse(deviation_v1)))
+            + runtime.weighted_sum(h2, torch.square(deviation_v2, out=reuse(deviation_v2)))
             + runtime.weighted_sum(polygamma_remainder_1_h1, v1.square())
             + runtime.weighted_sum(polygamma_remainder_1_h2, v2.square())
-            + runtime.weighted_sum(-polygamma_remainder_1_total, sum_v.square())
+            + runtime.weighted_sum(
+                -polygamma_remainder_1_total, torch.square(sum_v, out=reuse(sum_v))
+            )
         )
         return (variance_negative_hessian,)
 
@@ -382,6 +394,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     polygamma_remainder_2_total = special.polygamma_remainder(2, total)
 
     def block(
+        reuse,
         h1,
         h2,
         total,
@@ -403,7 +416,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         mean_v = sum_v / total
         deviation_v1 = v1 / h1 - mean_v
         deviation_v2 = v2 / h2 - mean_v
-        square_of_sum_u = sum_u.square()
+        square_of_sum_u = torch.square(sum_u, out=reuse(sum_u))
         del sum_u
         square_of_u1 = u1.square()
         square_of_u2 = u2.square()
@@ -428,9 +441,15 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
                 )
                 * deviation_u2,
             )
-            - runtime.weighted_sum(polygamma_remainder_2_h1, square_of_u1 * v1)
-            - runtime.weighted_sum(polygamma_remainder_2_h2, square_of_u2 * v2)
-            - runtime.weighted_sum(-polygamma_remainder_2_total, square_of_sum_u * sum_v)
+            - runtime.weighted_sum(
+                polygamma_remainder_2_h1, torch.mul(square_of_u1, v1, out=reuse(square_of_u1))
+            )
+            - runtime.weighted_sum(
+                polygamma_remainder_2_h2, torch.mul(square_of_u2, v2, out=reuse(square_of_u2))
+            )
+            - runtime.weighted_sum(
+                -polygamma_remainder_2_total, torch.mul(square_of_sum_u, sum_v, out=reuse(sum_v))
+            )
         )
         return (covariance,)
 
@@ -618,6 +637,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     polygamma_remainder_3_total = special.polygamma_remainder(3, total)
 
     def block(
+        reuse,
         h1,
         h2,
         total,
@@ -668,7 +688,9 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
             )
             + runtime.weighted_sum(polygamma_remainder_2_h1, square_of_u1 * u1)
             + runtime.weighted_sum(polygamma_remainder_2_h2, square_of_u2 * u2)
-            + runtime.weighted_sum(-polygamma_remainder_2_total, square_of_sum_u * sum_u)
+            + runtime.weighted_sum(
+                -polygamma_remainder_2_total, torch.mul(square_of_sum_u, sum_u, out=reuse(sum_u))
+            )
         )
         del sum_u
         square_of_mean_u = mean_u.square()
@@ -731,9 +753,16 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
                 )
                 * deviation_u2,
             )
-            - runtime.weighted_sum(polygamma_remainder_2_h1, square_of_u1 * v1)
-            - runtime.weighted_sum(polygamma_remainder_2_h2, square_of_u2 * v2)
-            - runtime.weighted_sum(-polygamma_remainder_2_total, square_of_sum_u * sum_v)
+            - runtime.weighted_sum(
+                polygamma_remainder_2_h1, torch.mul(square_of_u1, v1, out=reuse(square_of_u1))
+            )
+            - runtime.weighted_sum(
+                polygamma_remainder_2_h2, torch.mul(square_of_u2, v2, out=reuse(square_of_u2))
+            )
+            - runtime.weighted_sum(
+                -polygamma_remainder_2_total,
+                torch.mul(square_of_sum_u, sum_v, out=reuse(square_of_sum_u)),
+            )
         )
         return (*of_u, variance_negative_hessian, covariance)
 
@@ -816,7 +845,6 @@ def root(h: Tensor, probe: Tensor) -> Tensor:
         scaled_probe1,
         value=-1,
     )
-    del scaled_probe1, scaled_probe2
     root_probe = runtime.joined(root_probe1, root_probe2)
 
     return root_probe.to(dtype)
@@ -867,6 +895,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     polygamma_remainder_1_h2 = special.polygamma_remainder(1, h2)
 
     def block(
+        reuse,
         h1,
         h2,
         total,
@@ -1008,6 +1037,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     polygamma_remainder_2_h2 = special.polygamma_remainder(2, h2)
 
     def block(
+        reuse,
         h1,
         h2,
         total,
@@ -1128,7 +1158,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
                 value=-1,
             ),
             polygamma_remainder_2_total,
-            sum_u.square(),
+            torch.square(sum_u, out=reuse(sum_u)),
             value=-1,
         )
         del sum_u, mean_u, deviation_u2

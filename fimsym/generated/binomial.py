@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 81b830017f786c5a82a7b999c7c63c208c67619893f497057b1d1f5102a0f3f5
-# body sha256 7b9e144800df9eed4250554efc140f2f075a3a472447bd05a6293934cf2d1163
+# body sha256 0fb171aaff72b0c39e609bc1ebd5264ef7b9c301547cb9fff9b49eef88fd193d
 """Closed forms in torch: binomial counts of n trials.
 
 F(h) = n * log(1 + exp(h)), added up over independent targets. Sufficient statistics: y.
@@ -99,10 +99,10 @@ def fisher(h: Tensor, u: Tensor, *, n: float | Tensor = 1.0) -> Tensor:
         dtype,
     )
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         scaled_u = deviation * u
-        information = scaled_u.square()
+        information = torch.square(scaled_u, out=reuse(scaled_u))
         del scaled_u
         fisher = runtime.total(information)
         return (fisher,)
@@ -141,14 +141,16 @@ def variance_score_squared(h: Tensor, u: Tensor, *, n: float | Tensor = 1.0) -> 
         dtype,
     )
 
-    def block(deviation, spread, u):
+    def block(reuse, deviation, spread, u):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
         spread_u = spread * u
         tail_u = scaled_u * spread_u
         del scaled_u, spread_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         return (variance_score_squared,)
 
     return runtime.in_blocks(dtype, block, deviation, spread, u=u)[0]
@@ -179,10 +181,10 @@ def variance_negative_hessian(h: Tensor, v: Tensor, *, n: float | Tensor = 1.0) 
         dtype,
     )
 
-    def block(deviation, v):
+    def block(reuse, deviation, v):
         v = v.to(dtype)
         scaled_v = deviation * v
-        variance_negative_hessian = runtime.total(scaled_v.square())
+        variance_negative_hessian = runtime.total(torch.square(scaled_v, out=reuse(scaled_v)))
         return (variance_negative_hessian,)
 
     return runtime.in_blocks(dtype, block, deviation, v=v)[0]
@@ -215,7 +217,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor, *, n: float | Tensor = 1.0) -> T
     )
     slope = runtime.narrow(-runtime.tanh_half(h), dtype)
 
-    def block(deviation, slope, u, v):
+    def block(reuse, deviation, slope, u, v):
         u = u.to(dtype)
         v = v.to(dtype)
         scaled_u = deviation * u
@@ -223,7 +225,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor, *, n: float | Tensor = 1.0) -> T
         skewed_u = scaled_u * slope_u
         del scaled_u, slope_u
         scaled_v = deviation * v
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (covariance,)
 
     return runtime.in_blocks(dtype, block, deviation, slope, u=u, v=v)[0]
@@ -316,7 +318,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
     )
     slope = runtime.narrow(-runtime.tanh_half(h), dtype)
 
-    def block(deviation, spread, slope, u, v=None):
+    def block(reuse, deviation, spread, slope, u, v=None):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
@@ -327,9 +329,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
         skewed_u = scaled_u * slope_u
         del slope_u
         fisher = runtime.total(information)
-        third = runtime.total(scaled_u * skewed_u)
+        third = runtime.total(torch.mul(scaled_u, skewed_u, out=reuse(scaled_u)))
         del scaled_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         del information, tail_u
         of_u = (fisher, variance_score_squared, third)
         if v is None:
@@ -337,7 +341,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, slope, **directions))
@@ -394,7 +398,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor, *, n: float | Tensor = 1.0) 
         dtype,
     )
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         whitened_u = deviation * u
         rademacher = runtime.rademacher(whitened_u)
@@ -452,7 +456,7 @@ def estimator_variances(
         dtype,
     )
 
-    def block(deviation, slope, leftover, u, v=None):
+    def block(reuse, deviation, slope, leftover, u, v=None):
         u = u.to(dtype)
         whitened_u = deviation * u
         slope_u = slope * u
@@ -462,7 +466,7 @@ def estimator_variances(
         leftover_u = leftover * u
         own_deviation = leftover_u * whitened_u
         del leftover_u
-        own_remainder = own_deviation.square()
+        own_remainder = torch.square(own_deviation, out=reuse(own_deviation))
         del own_deviation
         remainder = 2 * runtime.total(information * runtime.others(information)) + runtime.total(
             own_remainder

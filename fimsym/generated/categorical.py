@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 5e758fc804dd71d65ee7a0686f2aa2cad4135fe6fb4a59cfa4b9501fbadb6b75
-# body sha256 69d899a0a4b9574b2d1a820319497fba1b35748e5050e6dbde13999cd3855733
+# body sha256 379a047373dd5529d43a324e9aefbc7e48b06f9161ef8c8b385091c6dce85c61
 """Closed forms in torch: categorical over C classes.
 
 F(h) = log(sum(exp(h))). Sufficient statistics: one-hot of y.
@@ -97,17 +97,17 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
     runner_up = runtime.narrow(runtime.at(probability, second), dtype)
     root_second = runtime.narrow(torch.exp(0.5 * runtime.at(log_probability, second)), dtype)
 
-    def block(top, second, weights, leader, runner_up, root_second, u):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, u):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u)
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
-        square = centred_u.square()
+        square = torch.square(centred_u, out=reuse(centred_u))
         del centred_u
         square_of_top = mean_u.square()
         square_of_rest = runtime.weighted_sum(weights, square)
@@ -157,24 +157,24 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
         0.5 * -torch.expm1(second_h - likeliest_h) * largest + 0.5 * runtime.total(rest), dtype
     )
 
-    def block(top, second, weights, leader, runner_up, root_second, mass, tilt, u):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, mass, tilt, u):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u)
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
-        square = centred_u.square()
+        square = torch.square(centred_u, out=reuse(centred_u))
         del centred_u
         square_of_top = mean_u.square()
         square_of_rest = runtime.weighted_sum(weights, square)
         fisher = torch.addcmul(
             torch.addcmul(square_of_rest, leader, square_of_top), reach_u, reach_u
         )
-        excess = square - fisher
+        excess = torch.sub(square, fisher, out=reuse(square))
         del square
         offset = torch.addcmul(lean_u, tilt, gap_u, value=-1)
         cross = gap_u * offset
@@ -185,7 +185,11 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
         leading = leader * level
         trailing = root_second * below
         variance_score_squared = torch.addcmul(
-            torch.addcmul(runtime.weighted_sum(weights, excess.square()), leading, level),
+            torch.addcmul(
+                runtime.weighted_sum(weights, torch.square(excess, out=reuse(excess))),
+                leading,
+                level,
+            ),
             trailing,
             trailing,
         )
@@ -223,19 +227,21 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
     runner_up = runtime.narrow(runtime.at(probability, second), dtype)
     root_second = runtime.narrow(torch.exp(0.5 * runtime.at(log_probability, second)), dtype)
 
-    def block(top, second, weights, leader, runner_up, root_second, v):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, v):
         v = v.to(dtype)
         likeliest_v, second_v = runtime.rows(v, top, second)
         shifted_v = v - likeliest_v
         gap_v = second_v - likeliest_v
         lean_v = runtime.weighted_sum(weights, shifted_v)
         mean_v = torch.addcmul(lean_v, runner_up, gap_v)
-        centred_v = shifted_v - mean_v
+        centred_v = torch.sub(shifted_v, mean_v, out=reuse(shifted_v))
         del shifted_v
         reach_v = root_second * (gap_v - mean_v)
         variance_negative_hessian = torch.addcmul(
             torch.addcmul(
-                runtime.weighted_sum(weights, centred_v.square()), leader, mean_v.square()
+                runtime.weighted_sum(weights, torch.square(centred_v, out=reuse(centred_v))),
+                leader,
+                mean_v.square(),
             ),
             reach_v,
             reach_v,
@@ -285,7 +291,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         0.5 * -torch.expm1(second_h - likeliest_h) * largest + 0.5 * runtime.total(rest), dtype
     )
 
-    def block(top, second, weights, leader, runner_up, root_second, mass, tilt, u, v):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, mass, tilt, u, v):
         u = u.to(dtype)
         v = v.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
@@ -293,17 +299,17 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u)
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
-        square = centred_u.square()
+        square = torch.square(centred_u, out=reuse(centred_u))
         del centred_u
         square_of_top = mean_u.square()
         square_of_rest = runtime.weighted_sum(weights, square)
         fisher = torch.addcmul(
             torch.addcmul(square_of_rest, leader, square_of_top), reach_u, reach_u
         )
-        excess = square - fisher
+        excess = torch.sub(square, fisher, out=reuse(square))
         del square
         offset = torch.addcmul(lean_u, tilt, gap_u, value=-1)
         cross = gap_u * offset
@@ -318,11 +324,15 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         gap_v = second_v - likeliest_v
         lean_v = runtime.weighted_sum(weights, shifted_v)
         mean_v = torch.addcmul(lean_v, runner_up, gap_v)
-        centred_v = shifted_v - mean_v
+        centred_v = torch.sub(shifted_v, mean_v, out=reuse(shifted_v))
         del shifted_v
         reach_v = root_second * (gap_v - mean_v)
         covariance = torch.addcmul(
-            torch.addcmul(-runtime.weighted_sum(weights, centred_v * excess), reach_v, trailing),
+            torch.addcmul(
+                -runtime.weighted_sum(weights, torch.mul(centred_v, excess, out=reuse(centred_v))),
+                reach_v,
+                trailing,
+            ),
             leading,
             mean_v,
             value=-1,
@@ -435,14 +445,14 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         0.5 * -torch.expm1(second_h - likeliest_h) * largest + 0.5 * runtime.total(rest), dtype
     )
 
-    def block(top, second, weights, leader, runner_up, root_second, mass, tilt, u, v=None):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, mass, tilt, u, v=None):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u)
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
         square = centred_u.square()
@@ -451,7 +461,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         fisher = torch.addcmul(
             torch.addcmul(square_of_rest, leader, square_of_top), reach_u, reach_u
         )
-        excess = square - fisher
+        excess = torch.sub(square, fisher, out=reuse(square))
         del square
         offset = torch.addcmul(lean_u, tilt, gap_u, value=-1)
         cross = gap_u * offset
@@ -462,7 +472,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         leading = leader * level
         trailing = root_second * below
         third = torch.addcmul(
-            torch.addcmul(runtime.weighted_sum(weights, centred_u * excess), leading, mean_u),
+            torch.addcmul(
+                runtime.weighted_sum(weights, torch.mul(centred_u, excess, out=reuse(centred_u))),
+                leading,
+                mean_u,
+            ),
             reach_u,
             trailing,
             value=-1,
@@ -482,7 +496,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         gap_v = second_v - likeliest_v
         lean_v = runtime.weighted_sum(weights, shifted_v)
         mean_v = torch.addcmul(lean_v, runner_up, gap_v)
-        centred_v = shifted_v - mean_v
+        centred_v = torch.sub(shifted_v, mean_v, out=reuse(shifted_v))
         del shifted_v
         reach_v = root_second * (gap_v - mean_v)
         variance_negative_hessian = torch.addcmul(
@@ -493,7 +507,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
             reach_v,
         )
         covariance = torch.addcmul(
-            torch.addcmul(-runtime.weighted_sum(weights, centred_v * excess), reach_v, trailing),
+            torch.addcmul(
+                -runtime.weighted_sum(weights, torch.mul(centred_v, excess, out=reuse(excess))),
+                reach_v,
+                trailing,
+            ),
             leading,
             mean_v,
             value=-1,
@@ -569,14 +587,14 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     runner_up = runtime.narrow(runtime.at(probability, second), dtype)
     root_probability = runtime.narrow(torch.exp(0.5 * torch.log_softmax(h, dim=-2)), dtype)
 
-    def block(top, second, weights, runner_up, root_probability, u):
+    def block(reuse, top, second, weights, runner_up, root_probability, u):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u)
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         whitened_u = root_probability * centred_u
         del centred_u
@@ -629,14 +647,16 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     root_second = runtime.narrow(torch.exp(0.5 * runtime.at(log_probability, second)), dtype)
     root_probability = runtime.narrow(torch.exp(0.5 * torch.log_softmax(h, dim=-2)), dtype)
 
-    def block(top, second, weights, leader, runner_up, root_second, root_probability, u, v=None):
+    def block(
+        reuse, top, second, weights, leader, runner_up, root_second, root_probability, u, v=None
+    ):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u)
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
         square = centred_u.square()
@@ -645,7 +665,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
         fisher = torch.addcmul(
             torch.addcmul(square_of_rest, leader, square_of_top), reach_u, reach_u
         )
-        excess = square - fisher
+        excess = torch.sub(square, fisher, out=reuse(square))
         del square
         whitened_u = root_probability * centred_u
         del centred_u
@@ -662,7 +682,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
         gap_v = second_v - likeliest_v
         lean_v = runtime.weighted_sum(weights, shifted_v)
         mean_v = torch.addcmul(lean_v, runner_up, gap_v)
-        centred_v = shifted_v - mean_v
+        centred_v = torch.sub(shifted_v, mean_v, out=reuse(shifted_v))
         del shifted_v
         whitened_v = root_probability * centred_v
         del centred_v

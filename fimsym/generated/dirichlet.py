@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 aca6833cf64a00e9fa6a81b365e06a9989ade650b6edad6f1bcd236e6328b2ae
-# body sha256 d6e9b000486a0d76d69681702f2c9824e22104f1d6d7592107725d50c825b986
+# body sha256 cfdaf2c1771ba684152f541c1cb1622078435d73f5377af810af9501ac83add4
 """Closed forms in torch: Dirichlet over K proportions.
 
 F(h) = sum(lgamma(h)) - lgamma(sum(h)). Sufficient statistics: log(y). Domain: h > 0.
@@ -88,12 +88,12 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
     polygamma_remainder_1_total = special.polygamma_remainder(1, total)
     polygamma_remainder_1_h = special.polygamma_remainder(1, h)
 
-    def block(h, total, polygamma_remainder_1_total, polygamma_remainder_1_h, u):
+    def block(reuse, h, total, polygamma_remainder_1_total, polygamma_remainder_1_h, u):
         u = u.to(h.dtype)
         sum_u = runtime.total(u)
         mean_u = sum_u / total
         deviation_u = u / h - mean_u
-        square_of_deviation_u = deviation_u.square()
+        square_of_deviation_u = torch.square(deviation_u, out=reuse(deviation_u))
         del deviation_u
         square_of_u = u.square()
         fisher = (
@@ -135,6 +135,7 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     polygamma_remainder_3_h = special.polygamma_remainder(3, h)
 
     def block(
+        reuse,
         h,
         total,
         polygamma_remainder_1_total,
@@ -155,7 +156,9 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
             - polygamma_remainder_1_total * sum_u.square()
         )
         variance_score_squared = torch.addcmul(
-            runtime.weighted_sum(polygamma_remainder_3_h, square_of_u.square())
+            runtime.weighted_sum(
+                polygamma_remainder_3_h, torch.square(square_of_u, out=reuse(square_of_u))
+            )
             + 2
             * runtime.weighted_sum(
                 h,
@@ -206,13 +209,13 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
     polygamma_remainder_1_total = special.polygamma_remainder(1, total)
     polygamma_remainder_1_h = special.polygamma_remainder(1, h)
 
-    def block(h, total, polygamma_remainder_1_total, polygamma_remainder_1_h, v):
+    def block(reuse, h, total, polygamma_remainder_1_total, polygamma_remainder_1_h, v):
         v = v.to(h.dtype)
         sum_v = runtime.total(v)
         mean_v = sum_v / total
         deviation_v = v / h - mean_v
         variance_negative_hessian = (
-            runtime.weighted_sum(h, deviation_v.square())
+            runtime.weighted_sum(h, torch.square(deviation_v, out=reuse(deviation_v)))
             + runtime.weighted_sum(polygamma_remainder_1_h, v.square())
             - polygamma_remainder_1_total * sum_v.square()
         )
@@ -250,7 +253,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     polygamma_remainder_2_h = special.polygamma_remainder(2, h)
     polygamma_remainder_2_total = special.polygamma_remainder(2, total)
 
-    def block(h, total, polygamma_remainder_2_h, polygamma_remainder_2_total, u, v):
+    def block(reuse, h, total, polygamma_remainder_2_h, polygamma_remainder_2_total, u, v):
         u = u.to(h.dtype)
         v = v.to(h.dtype)
         sum_u = runtime.total(u)
@@ -271,7 +274,9 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
                 )
                 * deviation_u,
             )
-            - runtime.weighted_sum(polygamma_remainder_2_h, square_of_u * v)
+            - runtime.weighted_sum(
+                polygamma_remainder_2_h, torch.mul(square_of_u, v, out=reuse(square_of_u))
+            )
         )
         return (covariance,)
 
@@ -388,6 +393,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     polygamma_remainder_3_h = special.polygamma_remainder(3, h)
 
     def block(
+        reuse,
         h,
         total,
         polygamma_remainder_1_total,
@@ -456,7 +462,9 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
                 )
                 * deviation_u,
             )
-            - runtime.weighted_sum(polygamma_remainder_2_h, square_of_u * v)
+            - runtime.weighted_sum(
+                polygamma_remainder_2_h, torch.mul(square_of_u, v, out=reuse(square_of_u))
+            )
         )
         return (*of_u, variance_negative_hessian, covariance)
 
@@ -565,6 +573,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     polygamma_remainder_1_h = special.polygamma_remainder(1, h)
 
     def block(
+        reuse,
         h,
         total,
         variance,
@@ -667,6 +676,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     polygamma_remainder_2_total = special.polygamma_remainder(2, total)
 
     def block(
+        reuse,
         h,
         total,
         polygamma_remainder_1_total,

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 fc9a38a76944a5a0dcb978120c8c9316a2e686568167161658bb80ccb1e2c8b6
-# body sha256 9631e04b5cfbd3e7bfa1dcb6cb041709135956ec6122cfcc4ce0258a46b37c52
+# body sha256 29e2b29183fd1d8a0a40fb0d95aa7096150509bfe042810d671937ac9329dfd4
 """Closed forms in torch: exponential waiting times.
 
 F(h) = -log(-h), added up over independent targets. Sufficient statistics: y. Domain: h < 0.
@@ -84,10 +84,10 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
 
     deviation = runtime.narrow(-1 / h, dtype)
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         scaled_u = deviation * u
-        information = scaled_u.square()
+        information = torch.square(scaled_u, out=reuse(scaled_u))
         del scaled_u
         fisher = runtime.total(information)
         return (fisher,)
@@ -116,14 +116,16 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     deviation = runtime.narrow(-1 / h, dtype)
     spread = runtime.narrow(-2 * 2**0.5 / h, dtype)
 
-    def block(deviation, spread, u):
+    def block(reuse, deviation, spread, u):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
         spread_u = spread * u
         tail_u = scaled_u * spread_u
         del scaled_u, spread_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         return (variance_score_squared,)
 
     return runtime.in_blocks(dtype, block, deviation, spread, u=u)[0]
@@ -147,10 +149,10 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
 
     deviation = runtime.narrow(-1 / h, dtype)
 
-    def block(deviation, v):
+    def block(reuse, deviation, v):
         v = v.to(dtype)
         scaled_v = deviation * v
-        variance_negative_hessian = runtime.total(scaled_v.square())
+        variance_negative_hessian = runtime.total(torch.square(scaled_v, out=reuse(scaled_v)))
         return (variance_negative_hessian,)
 
     return runtime.in_blocks(dtype, block, deviation, v=v)[0]
@@ -176,7 +178,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     deviation = runtime.narrow(-1 / h, dtype)
     spread = runtime.narrow(-2 * 2**0.5 / h, dtype)
 
-    def block(deviation, spread, u, v):
+    def block(reuse, deviation, spread, u, v):
         u = u.to(dtype)
         v = v.to(dtype)
         scaled_u = deviation * u
@@ -186,7 +188,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         skewed_u = 0.5 * 2**0.5 * tail_u
         del tail_u
         scaled_v = deviation * v
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (covariance,)
 
     return runtime.in_blocks(dtype, block, deviation, spread, u=u, v=v)[0]
@@ -262,7 +264,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     deviation = runtime.narrow(-1 / h, dtype)
     spread = runtime.narrow(-2 * 2**0.5 / h, dtype)
 
-    def block(deviation, spread, u, v=None):
+    def block(reuse, deviation, spread, u, v=None):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
@@ -271,9 +273,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         del spread_u
         skewed_u = 0.5 * 2**0.5 * tail_u
         fisher = runtime.total(information)
-        third = runtime.total(scaled_u * skewed_u)
+        third = runtime.total(torch.mul(scaled_u, skewed_u, out=reuse(scaled_u)))
         del scaled_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         del tail_u, information
         of_u = (fisher, variance_score_squared, third)
         if v is None:
@@ -281,7 +285,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, **directions))
@@ -324,7 +328,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     dtype, h = runtime.checked(LAYOUT, h, u=u)
     deviation = runtime.narrow(-1 / h, dtype)
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         whitened_u = deviation * u
         rademacher = runtime.rademacher(whitened_u)
@@ -367,7 +371,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     slope = runtime.narrow(-2 / h, dtype)
     leftover = runtime.narrow(-2 / h, dtype)
 
-    def block(deviation, slope, leftover, u, v=None):
+    def block(reuse, deviation, slope, leftover, u, v=None):
         u = u.to(dtype)
         whitened_u = deviation * u
         slope_u = slope * u
@@ -377,7 +381,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
         leftover_u = leftover * u
         own_deviation = leftover_u * whitened_u
         del leftover_u
-        own_remainder = own_deviation.square()
+        own_remainder = torch.square(own_deviation, out=reuse(own_deviation))
         del own_deviation
         remainder = 2 * runtime.total(information * runtime.others(information)) + runtime.total(
             own_remainder

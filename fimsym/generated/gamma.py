@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 6273b06456f69bf91ed5dbfd7c18a3b55f4a1c58f2f57c390372cf6b3327f1e2
-# body sha256 d17534fbeea75bb1b7f4f8b5125c72cdbb2097ede661c22b5dea348921f408ba
+# body sha256 65b5c87f6358abcc0dcec373572b5b0210458c0faa9d39e6db81ad9c09f7543b
 """Closed forms in torch: gamma with unknown shape and rate.
 
 F(h1, h2) = lgamma(h1 + 1) - (h1 + 1) * log(-h2), added up over independent targets. Sufficient
@@ -105,11 +105,11 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
     second_cumulant_20 = (h1 + 1) / h2**2
     second_cumulant_02 = special.polygamma_remainder(1, h1 + 1)
 
-    def block(h1, h2, second_cumulant_20, second_cumulant_02, u):
+    def block(reuse, h1, h2, second_cumulant_20, second_cumulant_02, u):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         combined_u = runtime.sum_of_products(h1 + 1, u2, -h2, u1, dtype) / (h1 + 1)
-        square_of_combined_u = combined_u.square()
+        square_of_combined_u = torch.square(combined_u, out=reuse(combined_u))
         del combined_u
         square_of_u1 = u1.square()
         information = torch.addcmul(
@@ -158,6 +158,7 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     )
 
     def block(
+        reuse,
         h1,
         h2,
         second_cumulant_20,
@@ -222,12 +223,12 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
     second_cumulant_20 = (h1 + 1) / h2**2
     second_cumulant_02 = special.polygamma_remainder(1, h1 + 1)
 
-    def block(h1, h2, second_cumulant_20, second_cumulant_02, v):
+    def block(reuse, h1, h2, second_cumulant_20, second_cumulant_02, v):
         v = v.to(h.dtype)
         v1, v2 = runtime.components(v, 2)
         combined_v = runtime.sum_of_products(h1 + 1, v2, -h2, v1, dtype) / (h1 + 1)
         variance_negative_hessian = runtime.weighted_sum(
-            second_cumulant_20, combined_v.square()
+            second_cumulant_20, torch.square(combined_v, out=reuse(combined_v))
         ) + runtime.weighted_sum(second_cumulant_02, v1.square())
         return (variance_negative_hessian,)
 
@@ -260,7 +261,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     third_cumulant_21 = -1 / h2**2
     third_cumulant_03 = special.polygamma_remainder(2, h1 + 1)
 
-    def block(h1, h2, third_cumulant_30, third_cumulant_21, third_cumulant_03, u, v):
+    def block(reuse, h1, h2, third_cumulant_30, third_cumulant_21, third_cumulant_03, u, v):
         u = u.to(h.dtype)
         v = v.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
@@ -272,7 +273,9 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         covariance = (
             -runtime.weighted_sum(third_cumulant_30, combined_v * square_of_combined_u)
             - runtime.weighted_sum(third_cumulant_21, square_of_combined_u * v1)
-            - runtime.weighted_sum(third_cumulant_03, square_of_u1 * v1)
+            - runtime.weighted_sum(
+                third_cumulant_03, torch.mul(square_of_u1, v1, out=reuse(square_of_u1))
+            )
             - runtime.weighted_sum(2 * third_cumulant_21, combined_u * combined_v * u1)
         )
         return (covariance,)
@@ -434,6 +437,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     )
 
     def block(
+        reuse,
         h1,
         h2,
         second_cumulant_20,
@@ -482,7 +486,9 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         covariance = (
             -runtime.weighted_sum(third_cumulant_30, combined_v * square_of_combined_u)
             - runtime.weighted_sum(third_cumulant_21, square_of_combined_u * v1)
-            - runtime.weighted_sum(third_cumulant_03, square_of_u1 * v1)
+            - runtime.weighted_sum(
+                third_cumulant_03, torch.mul(square_of_u1, v1, out=reuse(square_of_u1))
+            )
             - runtime.weighted_sum(2 * third_cumulant_21, combined_u * combined_v * u1)
         )
         return (*of_u, variance_negative_hessian, covariance)
@@ -564,7 +570,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     deviation1 = second_cumulant_20**0.5
     deviation2 = second_cumulant_02**0.5
 
-    def block(h1, h2, deviation1, deviation2, u):
+    def block(reuse, h1, h2, deviation1, deviation2, u):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         combined_u = runtime.sum_of_products(h1 + 1, u2, -h2, u1, dtype) / (h1 + 1)
@@ -653,6 +659,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     ) / special.polygamma_remainder(1, h1 + 1)
 
     def block(
+        reuse,
         h1,
         h2,
         third_cumulant_30,

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 f226a49a903212b564e3b3492bec9de7400b8c609173eb59d9c12c8613fffe8d
-# body sha256 47867d13feac6f2a5bad09e40d931d5a7d0fd03bcb1d120a66b4dac38881ca08
+# body sha256 cc42248b9d2206e586d620e5bb57a6d33f457f011f7c0c23076ac82c4f31d923
 """Closed forms in torch: Gaussian with known variance.
 
 F(h) = sigma**2 * h**2 / 2, added up over independent targets. Sufficient statistics: y.
@@ -90,7 +90,7 @@ def fisher(h: Tensor, u: Tensor, *, sigma: float | Tensor = 1.0) -> Tensor:
     dtype, h = runtime.checked(LAYOUT, h, u=u)
     sigma = runtime.constant("sigma", sigma)
 
-    def block(u):
+    def block(reuse, u):
         u = u.to(dtype)
         fisher = sigma**2 * runtime.total(u.square())
         return (fisher,)
@@ -115,7 +115,7 @@ def variance_score_squared(h: Tensor, u: Tensor, *, sigma: float | Tensor = 1.0)
     dtype, h = runtime.checked(LAYOUT, h, u=u)
     sigma = runtime.constant("sigma", sigma)
 
-    def block(u):
+    def block(reuse, u):
         u = u.to(dtype)
         fisher = sigma**2 * runtime.total(u.square())
         variance_score_squared = 2 * fisher.square()
@@ -140,7 +140,7 @@ def variance_negative_hessian(h: Tensor, v: Tensor, *, sigma: float | Tensor = 1
     dtype, h = runtime.checked(LAYOUT, h, v=v)
     sigma = runtime.constant("sigma", sigma)
 
-    def block(v):
+    def block(reuse, v):
         v = v.to(dtype)
         variance_negative_hessian = sigma**2 * runtime.total(v.square())
         return (variance_negative_hessian,)
@@ -165,7 +165,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor, *, sigma: float | Tensor = 1.0) 
     dtype, h = runtime.checked(LAYOUT, h, u=u, v=v)
     sigma = runtime.constant("sigma", sigma)
 
-    def block(u, v):
+    def block(reuse, u, v):
         u = u.to(dtype)
         v = v.to(dtype)
         covariance = runtime.fill(0, u, v)
@@ -226,7 +226,7 @@ def moments(
     dtype, h = runtime.checked(LAYOUT, h, **directions)
     sigma = runtime.constant("sigma", sigma)
 
-    def block(u, v=None):
+    def block(reuse, u, v=None):
         u = u.to(dtype)
         fisher = sigma**2 * runtime.total(u.square())
         third = runtime.fill(0, fisher)
@@ -279,7 +279,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor, *, sigma: float | Tensor = 1
     dtype, h = runtime.checked(LAYOUT, h, u=u)
     sigma = runtime.constant("sigma", sigma)
 
-    def block(u):
+    def block(reuse, u):
         u = u.to(dtype)
         whitened_u = sigma * u
         rademacher = runtime.rademacher(whitened_u)
@@ -317,7 +317,7 @@ def estimator_variances(
     sigma = runtime.constant("sigma", sigma)
     coskewness = torch.zeros_like(h) + 0
 
-    def block(coskewness, u, v=None):
+    def block(reuse, coskewness, u, v=None):
         u = u.to(dtype)
         whitened_u = sigma * u
         fisher = runtime.total(whitened_u.square())

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 941fb08e7ccc42a938f802db587e3a95f832da749933ddd4501aec0cd1b32d67
-# body sha256 8c36ff91a058bcd17bef54f75f18a5689368e21544b650756a18340b976ad2a1
+# body sha256 18fe1052beb01149b056e004fa9c59ba416f46c78bd254966836e64bab43b473
 """Closed forms in torch: Gaussian with unknown mean and variance.
 
 F(h1, h2) = -h1**2 / (4 * h2) - log(-2 * h2) / 2, added up over independent targets. Sufficient
@@ -105,11 +105,11 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
     second_cumulant_20 = -(0.5) / h2
     second_cumulant_02 = 0.5 * h2 ** (-2)
 
-    def block(h1, h2, second_cumulant_20, second_cumulant_02, u):
+    def block(reuse, h1, h2, second_cumulant_20, second_cumulant_02, u):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         combined_u = runtime.sum_of_products(-h2, u1, h1, u2, dtype) / (-h2)
-        square_of_combined_u = combined_u.square()
+        square_of_combined_u = torch.square(combined_u, out=reuse(combined_u))
         del combined_u
         square_of_u2 = u2.square()
         information = torch.addcmul(
@@ -152,12 +152,12 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     quartic_04 = 3.5 * h2 ** (-4)
 
     def block(
-        h1, h2, second_cumulant_20, second_cumulant_02, quartic_40, quartic_22, quartic_04, u
+        reuse, h1, h2, second_cumulant_20, second_cumulant_02, quartic_40, quartic_22, quartic_04, u
     ):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         combined_u = runtime.sum_of_products(-h2, u1, h1, u2, dtype) / (-h2)
-        square_of_combined_u = combined_u.square()
+        square_of_combined_u = torch.square(combined_u, out=reuse(combined_u))
         del combined_u
         square_of_u2 = u2.square()
         information = torch.addcmul(
@@ -207,12 +207,12 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
     second_cumulant_20 = -(0.5) / h2
     second_cumulant_02 = 0.5 * h2 ** (-2)
 
-    def block(h1, h2, second_cumulant_20, second_cumulant_02, v):
+    def block(reuse, h1, h2, second_cumulant_20, second_cumulant_02, v):
         v = v.to(h.dtype)
         v1, v2 = runtime.components(v, 2)
         combined_v = runtime.sum_of_products(-h2, v1, h1, v2, dtype) / (-h2)
         variance_negative_hessian = runtime.weighted_sum(
-            second_cumulant_20, combined_v.square()
+            second_cumulant_20, torch.square(combined_v, out=reuse(combined_v))
         ) + runtime.weighted_sum(second_cumulant_02, v2.square())
         return (variance_negative_hessian,)
 
@@ -243,7 +243,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     third_cumulant_21 = 0.5 * h2 ** (-2)
     third_cumulant_03 = -1 / h2**3
 
-    def block(h1, h2, third_cumulant_21, third_cumulant_03, u, v):
+    def block(reuse, h1, h2, third_cumulant_21, third_cumulant_03, u, v):
         u = u.to(h.dtype)
         v = v.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
@@ -253,8 +253,13 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         square_of_combined_u = combined_u.square()
         square_of_u2 = u2.square()
         covariance = (
-            -runtime.weighted_sum(third_cumulant_21, square_of_combined_u * v2)
-            - runtime.weighted_sum(third_cumulant_03, square_of_u2 * v2)
+            -runtime.weighted_sum(
+                third_cumulant_21,
+                torch.mul(square_of_combined_u, v2, out=reuse(square_of_combined_u)),
+            )
+            - runtime.weighted_sum(
+                third_cumulant_03, torch.mul(square_of_u2, v2, out=reuse(square_of_u2))
+            )
             - runtime.weighted_sum(2 * third_cumulant_21, combined_u * combined_v * u2)
         )
         return (covariance,)
@@ -394,6 +399,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     quartic_04 = 3.5 * h2 ** (-4)
 
     def block(
+        reuse,
         h1,
         h2,
         second_cumulant_20,
@@ -435,8 +441,13 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
             second_cumulant_20, combined_v.square()
         ) + runtime.weighted_sum(second_cumulant_02, v2.square())
         covariance = (
-            -runtime.weighted_sum(third_cumulant_21, square_of_combined_u * v2)
-            - runtime.weighted_sum(third_cumulant_03, square_of_u2 * v2)
+            -runtime.weighted_sum(
+                third_cumulant_21,
+                torch.mul(square_of_combined_u, v2, out=reuse(square_of_combined_u)),
+            )
+            - runtime.weighted_sum(
+                third_cumulant_03, torch.mul(square_of_u2, v2, out=reuse(square_of_u2))
+            )
             - runtime.weighted_sum(2 * third_cumulant_21, combined_u * combined_v * u2)
         )
         return (*of_u, variance_negative_hessian, covariance)
@@ -516,7 +527,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     deviation1 = second_cumulant_20**0.5
     deviation2 = second_cumulant_02**0.5
 
-    def block(h1, h2, deviation1, deviation2, u):
+    def block(reuse, h1, h2, deviation1, deviation2, u):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         combined_u = runtime.sum_of_products(-h2, u1, h1, u2, dtype) / (-h2)
@@ -579,6 +590,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     remainder_04 = 1.5 * h2 ** (-4)
 
     def block(
+        reuse,
         h1,
         h2,
         third_cumulant_21,
@@ -602,7 +614,9 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
         )
         information = torch.addcmul(whitened_u1.square(), whitened_u2, whitened_u2)
         own_remainder = torch.addcmul(
-            remainder_22 * (combined_u.square() * u2.square()), remainder_04, u2.square().square()
+            remainder_22 * (torch.square(combined_u, out=reuse(combined_u)) * u2.square()),
+            remainder_04,
+            u2.square().square(),
         )
         del combined_u
         remainder = 2 * runtime.total(information * runtime.others(information)) + runtime.total(

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 6d73434a1b785b78df258165ae4b5517e2e1993b7ecfd66d8e4c3ef9d6e09df9
-# body sha256 b95aad1a9cdd7a6fb4bf7593892e4c06a8812c95b1e8c13a9b4be8133fff872f
+# body sha256 5c561393ef80092678b019a5c7f706bee200295cac3296dede1885a24cdff474
 """Closed forms in torch: geometric counts of failures.
 
 F(h) = -log(1 - exp(h)), added up over independent targets. Sufficient statistics: y. Domain: h <
@@ -85,10 +85,10 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
 
     deviation = runtime.narrow(torch.exp(0.5 * h) / torch.expm1(h), dtype)
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         scaled_u = deviation * u
-        information = scaled_u.square()
+        information = torch.square(scaled_u, out=reuse(scaled_u))
         del scaled_u
         fisher = runtime.total(information)
         return (fisher,)
@@ -119,14 +119,16 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
         (torch.exp(2 * h) + 6 * torch.exp(h) + 1) ** 0.5 / torch.expm1(h), dtype
     )
 
-    def block(deviation, spread, u):
+    def block(reuse, deviation, spread, u):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
         spread_u = spread * u
         tail_u = scaled_u * spread_u
         del scaled_u, spread_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         return (variance_score_squared,)
 
     return runtime.in_blocks(dtype, block, deviation, spread, u=u)[0]
@@ -150,10 +152,10 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
 
     deviation = runtime.narrow(torch.exp(0.5 * h) / torch.expm1(h), dtype)
 
-    def block(deviation, v):
+    def block(reuse, deviation, v):
         v = v.to(dtype)
         scaled_v = deviation * v
-        variance_negative_hessian = runtime.total(scaled_v.square())
+        variance_negative_hessian = runtime.total(torch.square(scaled_v, out=reuse(scaled_v)))
         return (variance_negative_hessian,)
 
     return runtime.in_blocks(dtype, block, deviation, v=v)[0]
@@ -179,7 +181,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     deviation = runtime.narrow(torch.exp(0.5 * h) / torch.expm1(h), dtype)
     slope = runtime.narrow(-(torch.exp(h) + 1) / torch.expm1(h), dtype)
 
-    def block(deviation, slope, u, v):
+    def block(reuse, deviation, slope, u, v):
         u = u.to(dtype)
         v = v.to(dtype)
         scaled_u = deviation * u
@@ -187,7 +189,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         skewed_u = scaled_u * slope_u
         del scaled_u, slope_u
         scaled_v = deviation * v
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (covariance,)
 
     return runtime.in_blocks(dtype, block, deviation, slope, u=u, v=v)[0]
@@ -266,7 +268,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     )
     slope = runtime.narrow(-(torch.exp(h) + 1) / torch.expm1(h), dtype)
 
-    def block(deviation, spread, slope, u, v=None):
+    def block(reuse, deviation, spread, slope, u, v=None):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
@@ -277,9 +279,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         skewed_u = scaled_u * slope_u
         del slope_u
         fisher = runtime.total(information)
-        third = runtime.total(scaled_u * skewed_u)
+        third = runtime.total(torch.mul(scaled_u, skewed_u, out=reuse(scaled_u)))
         del scaled_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         del information, tail_u
         of_u = (fisher, variance_score_squared, third)
         if v is None:
@@ -287,7 +291,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, slope, **directions))
@@ -330,7 +334,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     dtype, h = runtime.checked(LAYOUT, h, u=u)
     deviation = runtime.narrow(torch.exp(0.5 * h) / torch.expm1(h), dtype)
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         whitened_u = deviation * u
         rademacher = runtime.rademacher(whitened_u)
@@ -373,7 +377,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     slope = runtime.narrow(-(torch.exp(h) + 1) / torch.expm1(h), dtype)
     leftover = runtime.narrow(2 * torch.exp(0.5 * h) / torch.expm1(h), dtype)
 
-    def block(deviation, slope, leftover, u, v=None):
+    def block(reuse, deviation, slope, leftover, u, v=None):
         u = u.to(dtype)
         whitened_u = deviation * u
         slope_u = slope * u
@@ -383,7 +387,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
         leftover_u = leftover * u
         own_deviation = leftover_u * whitened_u
         del leftover_u
-        own_remainder = own_deviation.square()
+        own_remainder = torch.square(own_deviation, out=reuse(own_deviation))
         del own_deviation
         remainder = 2 * runtime.total(information * runtime.others(information)) + runtime.total(
             own_remainder

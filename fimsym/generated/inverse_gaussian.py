@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 dd412b73904b3321d44d0a248dde91952a0c2fbff5db71929deda5023a568aba
-# body sha256 c907a94847a6bccb603bb450f8bb09f338d2acd69e3a9563a0ae5ca8d6755344
+# body sha256 40ef41219475ab542ee3a6d977c04a98acd0d55b21df9e87e692b1480561531d
 """Closed forms in torch: inverse Gaussian.
 
 F(h1, h2) = -2 * sqrt(h1 * h2) - log(-2 * h2) / 2, added up over independent targets. Sufficient
@@ -105,11 +105,11 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
     second_cumulant_20 = 0.5 * ((-h2) ** 0.5 / (-h1) ** 1.5)
     second_cumulant_02 = 0.5 * h2 ** (-2)
 
-    def block(h1, h2, second_cumulant_20, second_cumulant_02, u):
+    def block(reuse, h1, h2, second_cumulant_20, second_cumulant_02, u):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         combined_u = runtime.sum_of_products(-h2, u1, h1, u2, dtype) / (-h2)
-        square_of_combined_u = combined_u.square()
+        square_of_combined_u = torch.square(combined_u, out=reuse(combined_u))
         del combined_u
         square_of_u2 = u2.square()
         information = torch.addcmul(
@@ -154,6 +154,7 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     quartic_04 = 3.5 * h2 ** (-4)
 
     def block(
+        reuse,
         h1,
         h2,
         second_cumulant_20,
@@ -218,12 +219,12 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
     second_cumulant_20 = 0.5 * ((-h2) ** 0.5 / (-h1) ** 1.5)
     second_cumulant_02 = 0.5 * h2 ** (-2)
 
-    def block(h1, h2, second_cumulant_20, second_cumulant_02, v):
+    def block(reuse, h1, h2, second_cumulant_20, second_cumulant_02, v):
         v = v.to(h.dtype)
         v1, v2 = runtime.components(v, 2)
         combined_v = runtime.sum_of_products(-h2, v1, h1, v2, dtype) / (-h2)
         variance_negative_hessian = runtime.weighted_sum(
-            second_cumulant_20, combined_v.square()
+            second_cumulant_20, torch.square(combined_v, out=reuse(combined_v))
         ) + runtime.weighted_sum(second_cumulant_02, v2.square())
         return (variance_negative_hessian,)
 
@@ -256,7 +257,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     third_cumulant_21 = 0.5 * (1 / ((-h1) ** 1.5 * (-h2) ** 0.5))
     third_cumulant_03 = -1 / h2**3
 
-    def block(h1, h2, third_cumulant_30, third_cumulant_21, third_cumulant_03, u, v):
+    def block(reuse, h1, h2, third_cumulant_30, third_cumulant_21, third_cumulant_03, u, v):
         u = u.to(h.dtype)
         v = v.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
@@ -268,7 +269,9 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
         covariance = (
             -runtime.weighted_sum(third_cumulant_30, combined_v * square_of_combined_u)
             - runtime.weighted_sum(third_cumulant_21, square_of_combined_u * v2)
-            - runtime.weighted_sum(third_cumulant_03, square_of_u2 * v2)
+            - runtime.weighted_sum(
+                third_cumulant_03, torch.mul(square_of_u2, v2, out=reuse(square_of_u2))
+            )
             - runtime.weighted_sum(2 * third_cumulant_21, combined_u * combined_v * u2)
         )
         return (covariance,)
@@ -419,6 +422,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     quartic_04 = 3.5 * h2 ** (-4)
 
     def block(
+        reuse,
         h1,
         h2,
         second_cumulant_20,
@@ -467,7 +471,9 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         covariance = (
             -runtime.weighted_sum(third_cumulant_30, combined_v * square_of_combined_u)
             - runtime.weighted_sum(third_cumulant_21, square_of_combined_u * v2)
-            - runtime.weighted_sum(third_cumulant_03, square_of_u2 * v2)
+            - runtime.weighted_sum(
+                third_cumulant_03, torch.mul(square_of_u2, v2, out=reuse(square_of_u2))
+            )
             - runtime.weighted_sum(2 * third_cumulant_21, combined_u * combined_v * u2)
         )
         return (*of_u, variance_negative_hessian, covariance)
@@ -549,7 +555,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     deviation1 = second_cumulant_20**0.5
     deviation2 = second_cumulant_02**0.5
 
-    def block(h1, h2, deviation1, deviation2, u):
+    def block(reuse, h1, h2, deviation1, deviation2, u):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         combined_u = runtime.sum_of_products(-h2, u1, h1, u2, dtype) / (-h2)
@@ -619,6 +625,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     remainder_04 = 1.5 * h2 ** (-4)
 
     def block(
+        reuse,
         h1,
         h2,
         third_cumulant_30,

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 d414f5bed99028be163bac676802850ddb29a148d47382c62a7dc2ad5bb14c79
-# body sha256 0f1da0ac365979feed49b98daf01080e22d1e492349d3df9cadff4f101e1359b
+# body sha256 13b4a15a6e4373766be05d0bd0eb0a177e96ab6c18c7af671803dd08267da4d1
 """Closed forms in torch: multinomial counts of n draws over C classes.
 
 F(h) = n * log(sum(exp(h))). Sufficient statistics: counts.
@@ -105,17 +105,17 @@ def fisher(h: Tensor, u: Tensor, *, n: float | Tensor = 1.0) -> Tensor:
         n**0.5 * torch.exp(0.5 * runtime.at(log_probability, second)), dtype
     )
 
-    def block(top, second, weights, leader, runner_up, root_second, u):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, u):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u) / n
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
-        square = centred_u.square()
+        square = torch.square(centred_u, out=reuse(centred_u))
         del centred_u
         square_of_top = mean_u.square()
         square_of_rest = runtime.weighted_sum(weights, square)
@@ -169,17 +169,17 @@ def variance_score_squared(h: Tensor, u: Tensor, *, n: float | Tensor = 1.0) -> 
         0.5 * -torch.expm1(second_h - likeliest_h) * largest + 0.5 * runtime.total(rest), dtype
     )
 
-    def block(top, second, weights, leader, runner_up, root_second, mass, tilt, u):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, mass, tilt, u):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u) / n
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
-        square = centred_u.square()
+        square = torch.square(centred_u, out=reuse(centred_u))
         del centred_u
         square_of_top = mean_u.square()
         square_of_rest = runtime.weighted_sum(weights, square)
@@ -201,7 +201,8 @@ def variance_score_squared(h: Tensor, u: Tensor, *, n: float | Tensor = 1.0) -> 
         trailing = root_second * below
         variance_score_squared = torch.addcmul(
             torch.addcmul(
-                (2 * n - 2) * fisher.square() / n + runtime.weighted_sum(weights, excess.square()),
+                (2 * n - 2) * fisher.square() / n
+                + runtime.weighted_sum(weights, torch.square(excess, out=reuse(excess))),
                 leading,
                 level,
             ),
@@ -246,19 +247,21 @@ def variance_negative_hessian(h: Tensor, v: Tensor, *, n: float | Tensor = 1.0) 
         n**0.5 * torch.exp(0.5 * runtime.at(log_probability, second)), dtype
     )
 
-    def block(top, second, weights, leader, runner_up, root_second, v):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, v):
         v = v.to(dtype)
         likeliest_v, second_v = runtime.rows(v, top, second)
         shifted_v = v - likeliest_v
         gap_v = second_v - likeliest_v
         lean_v = runtime.weighted_sum(weights, shifted_v) / n
         mean_v = torch.addcmul(lean_v, runner_up, gap_v)
-        centred_v = shifted_v - mean_v
+        centred_v = torch.sub(shifted_v, mean_v, out=reuse(shifted_v))
         del shifted_v
         reach_v = root_second * (gap_v - mean_v)
         variance_negative_hessian = torch.addcmul(
             torch.addcmul(
-                runtime.weighted_sum(weights, centred_v.square()), leader, mean_v.square()
+                runtime.weighted_sum(weights, torch.square(centred_v, out=reuse(centred_v))),
+                leader,
+                mean_v.square(),
             ),
             reach_v,
             reach_v,
@@ -312,7 +315,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor, *, n: float | Tensor = 1.0) -> T
         0.5 * -torch.expm1(second_h - likeliest_h) * largest + 0.5 * runtime.total(rest), dtype
     )
 
-    def block(top, second, weights, leader, runner_up, root_second, mass, tilt, u, v):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, mass, tilt, u, v):
         u = u.to(dtype)
         v = v.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
@@ -320,10 +323,10 @@ def covariance(h: Tensor, u: Tensor, v: Tensor, *, n: float | Tensor = 1.0) -> T
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u) / n
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
-        square = centred_u.square()
+        square = torch.square(centred_u, out=reuse(centred_u))
         del centred_u
         square_of_top = mean_u.square()
         square_of_rest = runtime.weighted_sum(weights, square)
@@ -348,11 +351,15 @@ def covariance(h: Tensor, u: Tensor, v: Tensor, *, n: float | Tensor = 1.0) -> T
         gap_v = second_v - likeliest_v
         lean_v = runtime.weighted_sum(weights, shifted_v) / n
         mean_v = torch.addcmul(lean_v, runner_up, gap_v)
-        centred_v = shifted_v - mean_v
+        centred_v = torch.sub(shifted_v, mean_v, out=reuse(shifted_v))
         del shifted_v
         reach_v = root_second * (gap_v - mean_v)
         covariance = torch.addcmul(
-            torch.addcmul(-runtime.weighted_sum(weights, centred_v * excess), reach_v, trailing),
+            torch.addcmul(
+                -runtime.weighted_sum(weights, torch.mul(centred_v, excess, out=reuse(centred_v))),
+                reach_v,
+                trailing,
+            ),
             leading,
             mean_v,
             value=-1,
@@ -476,14 +483,14 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
         0.5 * -torch.expm1(second_h - likeliest_h) * largest + 0.5 * runtime.total(rest), dtype
     )
 
-    def block(top, second, weights, leader, runner_up, root_second, mass, tilt, u, v=None):
+    def block(reuse, top, second, weights, leader, runner_up, root_second, mass, tilt, u, v=None):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u) / n
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
         square = centred_u.square()
@@ -506,7 +513,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
         leading = leader * level
         trailing = root_second * below
         third = torch.addcmul(
-            torch.addcmul(runtime.weighted_sum(weights, centred_u * excess), leading, mean_u),
+            torch.addcmul(
+                runtime.weighted_sum(weights, torch.mul(centred_u, excess, out=reuse(centred_u))),
+                leading,
+                mean_u,
+            ),
             reach_u,
             trailing,
             value=-1,
@@ -530,7 +541,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
         gap_v = second_v - likeliest_v
         lean_v = runtime.weighted_sum(weights, shifted_v) / n
         mean_v = torch.addcmul(lean_v, runner_up, gap_v)
-        centred_v = shifted_v - mean_v
+        centred_v = torch.sub(shifted_v, mean_v, out=reuse(shifted_v))
         del shifted_v
         reach_v = root_second * (gap_v - mean_v)
         variance_negative_hessian = torch.addcmul(
@@ -541,7 +552,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
             reach_v,
         )
         covariance = torch.addcmul(
-            torch.addcmul(-runtime.weighted_sum(weights, centred_v * excess), reach_v, trailing),
+            torch.addcmul(
+                -runtime.weighted_sum(weights, torch.mul(centred_v, excess, out=reuse(excess))),
+                reach_v,
+                trailing,
+            ),
             leading,
             mean_v,
             value=-1,
@@ -621,14 +636,14 @@ def variance_rademacher_probe(h: Tensor, u: Tensor, *, n: float | Tensor = 1.0) 
     runner_up = runtime.narrow(runtime.at(probability, second), dtype)
     root_probability = runtime.narrow(n**0.5 * torch.exp(0.5 * torch.log_softmax(h, dim=-2)), dtype)
 
-    def block(top, second, weights, runner_up, root_probability, u):
+    def block(reuse, top, second, weights, runner_up, root_probability, u):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u) / n
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         whitened_u = root_probability * centred_u
         del centred_u
@@ -688,14 +703,16 @@ def estimator_variances(
     )
     root_probability = runtime.narrow(n**0.5 * torch.exp(0.5 * torch.log_softmax(h, dim=-2)), dtype)
 
-    def block(top, second, weights, leader, runner_up, root_second, root_probability, u, v=None):
+    def block(
+        reuse, top, second, weights, leader, runner_up, root_second, root_probability, u, v=None
+    ):
         u = u.to(dtype)
         likeliest_u, second_u = runtime.rows(u, top, second)
         shifted_u = u - likeliest_u
         gap_u = second_u - likeliest_u
         lean_u = runtime.weighted_sum(weights, shifted_u) / n
         mean_u = torch.addcmul(lean_u, runner_up, gap_u)
-        centred_u = shifted_u - mean_u
+        centred_u = torch.sub(shifted_u, mean_u, out=reuse(shifted_u))
         del shifted_u
         reach_u = root_second * (gap_u - mean_u)
         square = centred_u.square()
@@ -721,7 +738,7 @@ def estimator_variances(
         gap_v = second_v - likeliest_v
         lean_v = runtime.weighted_sum(weights, shifted_v) / n
         mean_v = torch.addcmul(lean_v, runner_up, gap_v)
-        centred_v = shifted_v - mean_v
+        centred_v = torch.sub(shifted_v, mean_v, out=reuse(shifted_v))
         del shifted_v
         whitened_v = root_probability * centred_v
         del centred_v

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 4fd43ae681392e6ec15904345b13c1589a949bd12bdeda78139ff26b04a3c0dd
-# body sha256 927e7bc41ed26ee851ec46efa1df7944f4ab2ae06cf3a9ef4fd14cfed3f49817
+# body sha256 27ed6c79fc8bdba21baf6ed8fc86fe410e125f6331cf778daf61e1df6b538196
 """Closed forms in torch: Gaussian vector with unknown mean and covariance.
 
 F(h1, H2) = -dot(h1, solve(H2, h1)) / 4 - logdet(-2 * H2) / 2. Sufficient statistics: y, y y^T.
@@ -106,7 +106,7 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
     whitening = runtime.whitening(matrix_h)
     whitened_h = runtime.whiten(whitening, vector_h)
 
-    def block(whitening, whitened_h, u):
+    def block(reuse, whitening, whitened_h, u):
         u = u.to(h.dtype)
         vector_u, matrix_u = runtime.vector_and_matrix(u)
         curvature_u = runtime.congruence(whitening, matrix_u)
@@ -142,7 +142,7 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     whitening = runtime.whitening(matrix_h)
     whitened_h = runtime.whiten(whitening, vector_h)
 
-    def block(whitening, whitened_h, u):
+    def block(reuse, whitening, whitened_h, u):
         u = u.to(h.dtype)
         vector_u, matrix_u = runtime.vector_and_matrix(u)
         curvature_u = runtime.congruence(whitening, matrix_u)
@@ -180,7 +180,7 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
     whitening = runtime.whitening(matrix_h)
     whitened_h = runtime.whiten(whitening, vector_h)
 
-    def block(whitening, whitened_h, v):
+    def block(reuse, whitening, whitened_h, v):
         v = v.to(h.dtype)
         vector_v, matrix_v = runtime.vector_and_matrix(v)
         curvature_v = runtime.congruence(whitening, matrix_v)
@@ -219,7 +219,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     whitening = runtime.whitening(matrix_h)
     whitened_h = runtime.whiten(whitening, vector_h)
 
-    def block(whitening, whitened_h, u, v):
+    def block(reuse, whitening, whitened_h, u, v):
         u = u.to(h.dtype)
         v = v.to(h.dtype)
         vector_u, matrix_u = runtime.vector_and_matrix(u)
@@ -320,7 +320,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     whitening = runtime.whitening(matrix_h)
     whitened_h = runtime.whiten(whitening, vector_h)
 
-    def block(whitening, whitened_h, u, v=None):
+    def block(reuse, whitening, whitened_h, u, v=None):
         u = u.to(h.dtype)
         vector_u, matrix_u = runtime.vector_and_matrix(u)
         curvature_u = runtime.congruence(whitening, matrix_u)
@@ -404,7 +404,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     whitening = runtime.whitening(matrix_h)
     whitened_h = runtime.whiten(whitening, vector_h)
 
-    def block(whitening, whitened_h, u):
+    def block(reuse, whitening, whitened_h, u):
         u = u.to(h.dtype)
         vector_u, matrix_u = runtime.vector_and_matrix(u)
         curvature_u = runtime.congruence(whitening, matrix_u)
@@ -449,7 +449,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     whitening = runtime.whitening(matrix_h)
     whitened_h = runtime.whiten(whitening, vector_h)
 
-    def block(whitening, whitened_h, u, v=None):
+    def block(reuse, whitening, whitened_h, u, v=None):
         u = u.to(h.dtype)
         vector_u, matrix_u = runtime.vector_and_matrix(u)
         curvature_u = runtime.congruence(whitening, matrix_u)

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 16095f960e05f7e01be0d23c7485db0a3ce97696549015dc712f4bce93aa275c
-# body sha256 a186d2062d832bd04c8f40de2bdc3f68f27f4e3640acdd48de085cf61b3f6732
+# body sha256 2b4745f25ba60f3ed13a00426f8c58314f44f71aa319e8f890c1c545577188f3
 """Closed forms in torch: negative binomial counts.
 
 F(h) = -r * log(1 - exp(h)), added up over independent targets. Sufficient statistics: y. Domain:
@@ -91,10 +91,10 @@ def fisher(h: Tensor, u: Tensor, *, r: float | Tensor = 1.0) -> Tensor:
 
     deviation = runtime.narrow(r**0.5 * torch.exp(0.5 * h) / torch.expm1(h), dtype)
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         scaled_u = deviation * u
-        information = scaled_u.square()
+        information = torch.square(scaled_u, out=reuse(scaled_u))
         del scaled_u
         fisher = runtime.total(information)
         return (fisher,)
@@ -128,14 +128,16 @@ def variance_score_squared(h: Tensor, u: Tensor, *, r: float | Tensor = 1.0) -> 
         dtype,
     )
 
-    def block(deviation, spread, u):
+    def block(reuse, deviation, spread, u):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
         spread_u = spread * u
         tail_u = scaled_u * spread_u
         del scaled_u, spread_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         return (variance_score_squared,)
 
     return runtime.in_blocks(dtype, block, deviation, spread, u=u)[0]
@@ -161,10 +163,10 @@ def variance_negative_hessian(h: Tensor, v: Tensor, *, r: float | Tensor = 1.0) 
 
     deviation = runtime.narrow(r**0.5 * torch.exp(0.5 * h) / torch.expm1(h), dtype)
 
-    def block(deviation, v):
+    def block(reuse, deviation, v):
         v = v.to(dtype)
         scaled_v = deviation * v
-        variance_negative_hessian = runtime.total(scaled_v.square())
+        variance_negative_hessian = runtime.total(torch.square(scaled_v, out=reuse(scaled_v)))
         return (variance_negative_hessian,)
 
     return runtime.in_blocks(dtype, block, deviation, v=v)[0]
@@ -192,7 +194,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor, *, r: float | Tensor = 1.0) -> T
     deviation = runtime.narrow(r**0.5 * torch.exp(0.5 * h) / torch.expm1(h), dtype)
     slope = runtime.narrow(-(torch.exp(h) + 1) / torch.expm1(h), dtype)
 
-    def block(deviation, slope, u, v):
+    def block(reuse, deviation, slope, u, v):
         u = u.to(dtype)
         v = v.to(dtype)
         scaled_u = deviation * u
@@ -200,7 +202,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor, *, r: float | Tensor = 1.0) -> T
         skewed_u = scaled_u * slope_u
         del scaled_u, slope_u
         scaled_v = deviation * v
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (covariance,)
 
     return runtime.in_blocks(dtype, block, deviation, slope, u=u, v=v)[0]
@@ -286,7 +288,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, r: float | Tensor 
     )
     slope = runtime.narrow(-(torch.exp(h) + 1) / torch.expm1(h), dtype)
 
-    def block(deviation, spread, slope, u, v=None):
+    def block(reuse, deviation, spread, slope, u, v=None):
         u = u.to(dtype)
         scaled_u = deviation * u
         information = scaled_u.square()
@@ -297,9 +299,11 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, r: float | Tensor 
         skewed_u = scaled_u * slope_u
         del slope_u
         fisher = runtime.total(information)
-        third = runtime.total(scaled_u * skewed_u)
+        third = runtime.total(torch.mul(scaled_u, skewed_u, out=reuse(scaled_u)))
         del scaled_u
-        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(tail_u.square())
+        variance_score_squared = 4 * runtime.pairs(information) + runtime.total(
+            torch.square(tail_u, out=reuse(tail_u))
+        )
         del information, tail_u
         of_u = (fisher, variance_score_squared, third)
         if v is None:
@@ -307,7 +311,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, r: float | Tensor 
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(scaled_v * skewed_u)
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, slope, **directions))
@@ -354,7 +358,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor, *, r: float | Tensor = 1.0) 
     r = runtime.constant("r", r)
     deviation = runtime.narrow(r**0.5 * torch.exp(0.5 * h) / torch.expm1(h), dtype)
 
-    def block(deviation, u):
+    def block(reuse, deviation, u):
         u = u.to(dtype)
         whitened_u = deviation * u
         rademacher = runtime.rademacher(whitened_u)
@@ -401,7 +405,7 @@ def estimator_variances(
     slope = runtime.narrow(-(torch.exp(h) + 1) / torch.expm1(h), dtype)
     leftover = runtime.narrow(2**0.5 * (r + 1) ** 0.5 * torch.exp(0.5 * h) / torch.expm1(h), dtype)
 
-    def block(deviation, slope, leftover, u, v=None):
+    def block(reuse, deviation, slope, leftover, u, v=None):
         u = u.to(dtype)
         whitened_u = deviation * u
         slope_u = slope * u
@@ -411,7 +415,7 @@ def estimator_variances(
         leftover_u = leftover * u
         own_deviation = leftover_u * whitened_u
         del leftover_u
-        own_remainder = own_deviation.square()
+        own_remainder = torch.square(own_deviation, out=reuse(own_deviation))
         del own_deviation
         remainder = 2 * runtime.total(information * runtime.others(information)) + runtime.total(
             own_remainder

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 c6301c7e789e696756015eaeae5fe0045723a5fe50c99ab8d9102c73f75ba9e8
-# body sha256 29754af127864fa90c83cdbd5a28d6f2fb630a144ec9e79800cf77b89ba8be66
+# body sha256 6c39215b31447082b1febd6186a688fb7530083e2cbc58a6cf194180bd263409
 """Closed forms in torch: von Mises directions.
 
 F(h1, h2) = log_bessel_i0(sqrt(h1**2 + h2**2)), added up over independent targets. Sufficient
@@ -112,14 +112,14 @@ def fisher(h: Tensor, u: Tensor) -> Tensor:
     variance_along = special.log_bessel_i0(0, 2, radius)
     variance_across = special.log_bessel_i0(1, 0, radius)
 
-    def block(cosine, sine, variance_along, variance_across, u):
+    def block(reuse, cosine, sine, variance_along, variance_across, u):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         radial_u = torch.addcmul(cosine * u1, sine, u2)
         tangential_u = torch.addcmul(cosine * u2, sine, u1, value=-1)
-        square_of_radial_u = radial_u.square()
+        square_of_radial_u = torch.square(radial_u, out=reuse(radial_u))
         del radial_u
-        square_of_tangential_u = tangential_u.square()
+        square_of_tangential_u = torch.square(tangential_u, out=reuse(tangential_u))
         del tangential_u
         information = torch.addcmul(
             variance_along * square_of_radial_u, variance_across, square_of_tangential_u
@@ -167,14 +167,16 @@ def variance_score_squared(h: Tensor, u: Tensor) -> Tensor:
     quartic_22 = 6 * special.log_bessel_i0(1, 2, radius) + 4 * variance_across * variance_along
     quartic_04 = 3 * special.log_bessel_i0(2, 0, radius) + 2 * variance_across**2
 
-    def block(cosine, sine, variance_along, variance_across, quartic_40, quartic_22, quartic_04, u):
+    def block(
+        reuse, cosine, sine, variance_along, variance_across, quartic_40, quartic_22, quartic_04, u
+    ):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         radial_u = torch.addcmul(cosine * u1, sine, u2)
         tangential_u = torch.addcmul(cosine * u2, sine, u1, value=-1)
-        square_of_radial_u = radial_u.square()
+        square_of_radial_u = torch.square(radial_u, out=reuse(radial_u))
         del radial_u
-        square_of_tangential_u = tangential_u.square()
+        square_of_tangential_u = torch.square(tangential_u, out=reuse(tangential_u))
         del tangential_u
         information = torch.addcmul(
             variance_along * square_of_radial_u, variance_across, square_of_tangential_u
@@ -230,14 +232,16 @@ def variance_negative_hessian(h: Tensor, v: Tensor) -> Tensor:
     variance_along = special.log_bessel_i0(0, 2, radius)
     variance_across = special.log_bessel_i0(1, 0, radius)
 
-    def block(cosine, sine, variance_along, variance_across, v):
+    def block(reuse, cosine, sine, variance_along, variance_across, v):
         v = v.to(h.dtype)
         v1, v2 = runtime.components(v, 2)
         radial_v = torch.addcmul(cosine * v1, sine, v2)
         tangential_v = torch.addcmul(cosine * v2, sine, v1, value=-1)
         variance_negative_hessian = runtime.weighted_sum(
-            variance_along, radial_v.square()
-        ) + runtime.weighted_sum(variance_across, tangential_v.square())
+            variance_along, torch.square(radial_v, out=reuse(radial_v))
+        ) + runtime.weighted_sum(
+            variance_across, torch.square(tangential_v, out=reuse(tangential_v))
+        )
         return (variance_negative_hessian,)
 
     return runtime.in_blocks(dtype, block, cosine, sine, variance_along, variance_across, v=v)[0]
@@ -276,7 +280,7 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
     third_along = special.log_bessel_i0(0, 3, radius)
     third_mixed = special.log_bessel_i0(1, 1, radius)
 
-    def block(cosine, sine, third_along, third_mixed, u, v):
+    def block(reuse, cosine, sine, third_along, third_mixed, u, v):
         u = u.to(h.dtype)
         v = v.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
@@ -292,7 +296,9 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
             torch.addcmul(
                 2 * (radial_u * tangential_u * tangential_v), radial_v, square_of_tangential_u
             ),
-        ) - runtime.weighted_sum(third_along, radial_v * square_of_radial_u)
+        ) - runtime.weighted_sum(
+            third_along, torch.mul(radial_v, square_of_radial_u, out=reuse(square_of_radial_u))
+        )
         return (covariance,)
 
     return runtime.in_blocks(dtype, block, cosine, sine, third_along, third_mixed, u=u, v=v)[0]
@@ -418,6 +424,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
     quartic_04 = 3 * special.log_bessel_i0(2, 0, radius) + 2 * variance_across**2
 
     def block(
+        reuse,
         cosine,
         sine,
         variance_along,
@@ -465,7 +472,9 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
             torch.addcmul(
                 2 * (radial_u * tangential_u * tangential_v), radial_v, square_of_tangential_u
             ),
-        ) - runtime.weighted_sum(third_along, radial_v * square_of_radial_u)
+        ) - runtime.weighted_sum(
+            third_along, torch.mul(radial_v, square_of_radial_u, out=reuse(square_of_radial_u))
+        )
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(
@@ -556,7 +565,7 @@ def variance_rademacher_probe(h: Tensor, u: Tensor) -> Tensor:
     deviation1 = variance_along**0.5
     deviation2 = variance_across**0.5
 
-    def block(cosine, sine, deviation1, deviation2, u):
+    def block(reuse, cosine, sine, deviation1, deviation2, u):
         u = u.to(h.dtype)
         u1, u2 = runtime.components(u, 2)
         radial_u = torch.addcmul(cosine * u1, sine, u2)
@@ -643,6 +652,7 @@ def estimator_variances(h: Tensor, u: Tensor, v: Tensor | None = None) -> Estima
     remainder_04 = quartic_04 - third_mixed**2 / variance_along
 
     def block(
+        reuse,
         cosine,
         sine,
         third_along,

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch._C._functorch import maybe_current_level
+from torch.autograd import forward_ad
 
 from fimsym.runtime.columns import require_finite_results
 
@@ -42,8 +44,9 @@ def in_blocks(
 
     Args:
         dtype: Of the results.
-        block: Takes the columns and directions of some entries of the batch and some
-            parameters, and returns reduced columns [*batch, 1, param].
+        block: Takes `reuse`, and the columns and directions of some entries of the batch and
+            some parameters; returns reduced columns [*batch, 1, param]. An operation may write
+            its result to `reuse(x)`, where that is not None, if x is not used after it.
         *columns: What was computed from h, [*batch, …], or named tuples of it.
         **directions: u and v, [*batch, output, param].
 
@@ -53,7 +56,7 @@ def in_blocks(
     given = list(directions.values())
     chunks = _chunks(given[0].shape) if _may_be_cut(given, columns) else given[0].shape
     if chunks == given[0].shape:
-        values = [value.squeeze(-2).to(dtype) for value in block(*columns, *given)]
+        values = [value.squeeze(-2).to(dtype) for value in block(_never, *columns, *given)]
     else:
         values = _each(dtype, block, columns, given, chunks)
     require_finite_results(values, directions)
@@ -88,19 +91,34 @@ def _each(dtype, block, columns, directions, chunks) -> list[Tensor]:
     # The C library returns freed memory to the system, which zeroes it page by page when it is
     # asked for again, unless a larger piece has been freed before.
     torch.empty(_RETAINED, dtype=torch.uint8)
-    shape = directions[0].shape
+    shape, reuse = directions[0].shape, _never
     values: list[Tensor] = []
     for region in _regions((*shape[:-2], shape[-1]), (*chunks[:-2], chunks[-1])):
         rows = tuple(cut for cut in region if cut[0] >= 0)
         of_rows = [_of_column(column, rows) for column in columns]
-        found = block(*of_rows, *(_part(direction, region) for direction in directions))
+        found = block(reuse, *of_rows, *(_part(direction, region) for direction in directions))
         if found[0].requires_grad:  # through a constant of the family
-            return [value.squeeze(-2).to(dtype) for value in block(*columns, *directions)]
+            return [value.squeeze(-2).to(dtype) for value in block(_never, *columns, *directions)]
         if not values:
             values = [x.new_empty((*shape[:-2], 1, shape[-1]), dtype=dtype) for x in found]
+            reuse = _always if _is_plain(directions) else _never
         for value, part in zip(values, found, strict=True):
             _part(value, region).copy_(part)
     return [value.squeeze(-2) for value in values]
+
+
+def _never(x: Tensor) -> None:
+    """Keep x, which gradients may need."""
+
+
+def _always(x: Tensor) -> Tensor:
+    return x
+
+
+def _is_plain(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether operations on tensors have forms that write to a place."""
+    transformed = maybe_current_level() is not None or forward_ad._current_level >= 0
+    return not transformed and all(type(x) is Tensor for x in tensors)
 
 
 def _regions(sizes: Sequence[int], chunks: Sequence[int]) -> Iterator[Region]:
