@@ -24,6 +24,13 @@ def make():
 def broken():
     raise ValueError("no data here")
 
+class Strict(nn.Linear):
+    def forward(self, x):
+        raise KeyError("five columns")
+
+def strict():
+    return Strict(4, 3)
+
 number = 3
 ready = make()
 """
@@ -98,6 +105,7 @@ def test_weights_link_constants_and_output(folder):
         ({"--model": "my_net:make"}, "cannot import 'my_net'"),
         ({"--model": "my_nets:mak"}, "Did you mean 'make'"),
         ({"--model": "my_nets:broken"}, "no data here"),
+        ({"--model": "my_nets:strict"}, "KeyError: 'five columns', in "),
         ({"--model": "my_nets:number"}, "without arguments failed"),
         ({"--family": "categoricl"}, "Did you mean 'categorical'"),
         ({"--link": "probit"}, "not a link of categorical"),
@@ -129,6 +137,16 @@ def test_mistakes_exit_with_2_and_no_traceback(folder, change, message):
     assert message in shown.output
     assert "Traceback" not in shown.output
     assert not (folder / "planted").exists()
+
+
+def test_mistakes_of_the_package_itself_keep_their_traceback(folder, monkeypatch):
+    monkeypatch.setattr("fimsym.engine.run.check_outputs", None)
+    with pytest.raises(TypeError, match="not callable"):
+        CliRunner().invoke(
+            main,
+            ["analyze", "--model=my_nets:make", "--data=data.npy", "--family=categorical"],
+            catch_exceptions=False,
+        )
 
 
 CONVOLUTION = """

@@ -13,6 +13,7 @@ from fimsym import __version__
 from fimsym.cli.analyze import analyze_command
 from fimsym.cli.audit import audit_command
 from fimsym.cli.estimate import estimate_command
+from fimsym.cli.failures import told, where
 from fimsym.cli.plan import plan_command
 from fimsym.cli.printing import echo, print_json, print_table
 from fimsym.cli.processes import INTERRUPTED, print_error, print_interruption
@@ -22,7 +23,7 @@ from fimsym.errors import FimsymError, SpecError
 
 
 class Commands(click.Group):
-    """A group whose commands report `FimsymError` in a line and exit with 2."""
+    """A group whose commands report what the user can mend in a line, and exit with 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, turning expected errors into messages."""
@@ -37,6 +38,11 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             print_interruption("interrupted; nothing was written")
             ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if not where(error):
+                raise
+            print_error(f"the model failed: {told(error)}.")
+            ctx.exit(2)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

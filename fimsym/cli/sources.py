@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
-import sysconfig
-import traceback
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fimsym.cli.failures import told, where
 from fimsym.datasets.idx import read_idx
 from fimsym.errors import DomainError, SpecError, UnsupportedError, nearest
 
 _INPUTS, _LABELS = ("inputs", "x", "X"), ("labels", "y", "Y")
 _EXPECTED = "Expected .npz, .npy, .csv, IDX, .pt or .safetensors."
 _LABEL_COLUMNS = ("labels", "label", "y")
-_PACKAGE = Path(__file__).parent.parent
 
 
 def load_model(path: str, weights: Path | None = None) -> nn.Module:
@@ -61,41 +58,25 @@ def _imported(place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
-        where = "" if error.name and f"{place}.".startswith(f"{error.name}.") else _where(error)
+        origin = "" if error.name and f"{place}.".startswith(f"{error.name}.") else where(error)
         raise SpecError(
-            f"cannot import {place!r} ({error}{where}). Run the command in the folder that holds "
+            f"cannot import {place!r} ({error}{origin}). Run the command in the folder that holds "
             "it, or install its package."
         ) from None
     except (Exception, SystemExit) as error:
-        raise SpecError(f"importing {place!r} failed: {_told(error)}. Mend that module.") from error
+        raise SpecError(f"importing {place!r} failed: {told(error)}. Mend that module.") from error
 
 
 def _made(path: str, factory: Any) -> nn.Module:
     try:
         model = factory()
     except (Exception, SystemExit) as error:
-        raise SpecError(f"calling {path} without arguments failed: {_told(error)}.") from error
+        raise SpecError(f"calling {path} without arguments failed: {told(error)}.") from error
     if not isinstance(model, nn.Module):
         raise SpecError(
             f"expected {path} to be or return a torch module; got {type(model).__name__}."
         )
     return model
-
-
-def _told(error: BaseException) -> str:
-    """Return an exception's type, its text and where it comes from."""
-    text = " ".join(str(error).split()).rstrip(".")
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return said if isinstance(error, SyntaxError) else said + _where(error)
-
-
-def _where(error: BaseException) -> str:
-    """Return file and line of the innermost frame that is the user's own."""
-    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    others = (f"{_PACKAGE}{os.sep}", "<frozen", *installed)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(others)]
-    return f", in {own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
