@@ -121,7 +121,10 @@ def evaluators() -> Iterator[Defect]:
     yield _evaluator(
         "poisson",
         "one function of several is wrong",
-        ("tail_u.square())\n        return", "1.01 * tail_u.square())\n        return"),
+        (
+            "torch.square(tail_u, out=reuse(tail_u))\n        )\n        return",
+            "1.01 * torch.square(tail_u, out=reuse(tail_u))\n        )\n        return",
+        ),
     )
     yield _wrapped("gaussian", "NaN", "fisher=m.fisher * float('nan')")
     yield one(
