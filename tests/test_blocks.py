@@ -153,3 +153,27 @@ def test_weighted_sums_keep_their_digits_where_products_do_not():
     torch.testing.assert_close(found.double(), truth, rtol=1e-6, atol=0)
     mixed = runtime.weighted_sum(weights.double(), values)
     torch.testing.assert_close(mixed, truth, rtol=1e-15, atol=0)
+
+
+def test_arguments_of_a_family_whose_directions_are_whitened_apart_are_left_alone(cut):
+    """Its generated code has names for parts of u itself, which nothing may be written over."""
+    spec = fimsym.Family(
+        name="apart",
+        natural=("h1", "h2"),
+        log_partition="exp(h1) + exp(h2)",
+        sufficient_statistics=("y", "y**2"),
+    )
+    module = fimsym.evaluator(spec)
+    h = torch.randn(8, 4, dtype=torch.float64)
+    u, v = torch.randn(2, 8, 4, 300, dtype=torch.float64)
+    given = [x.clone() for x in (u, v)]
+    once, twice = (
+        [
+            *values(module.moments(h, u, v)), module.fisher(h, u), module.covariance(h, u, v),
+            module.variance_score_squared(h, u), module.variance_negative_hessian(h, v),
+        ]
+        for _ in "ab"
+    )  # fmt: skip
+    assert cut
+    assert all(torch.equal(x, y) for x, y in zip((u, v), given, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(once, twice, strict=True))

@@ -64,6 +64,13 @@ def test_long_batches_are_cut(monkeypatch):
     monkeypatch.setattr(classes, "_ENTRIES", 50)
     for name, value in Classes(h).moments(u, u, True).items():
         torch.testing.assert_close(value, whole[name])
+    kept = u.clone()
+    plain = Classes(h).moments(u, None, True)
+    assert torch.equal(u, kept)
+    for name, value in Classes(h).moments(kept, None, True, own=True).items():
+        assert torch.equal(value, plain[name])
+        torch.testing.assert_close(value, whole[name])
+    assert not torch.equal(u, kept)
 
 
 def test_the_likeliest_class_keeps_its_small_deviation():

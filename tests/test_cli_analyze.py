@@ -24,12 +24,25 @@ def make():
 def broken():
     raise ValueError("no data here")
 
-class Strict(nn.Linear):
+class Failing(nn.Linear):
+    def __init__(self, fail):
+        super().__init__(4, 3)
+        self.fail = fail
+
     def forward(self, x):
-        raise KeyError("five columns")
+        self.fail(x)
 
 def strict():
-    return Strict(4, 3)
+    return Failing(lambda x: {}["five columns"])
+
+def opening():
+    return Failing(lambda x: open("no such file"))
+
+def leaving():
+    return Failing(lambda x: exit(0))
+
+def dropping():
+    return Failing(lambda x: nn.functional.dropout(x, 2.0))
 
 number = 3
 ready = make()
@@ -105,7 +118,10 @@ def test_weights_link_constants_and_output(folder):
         ({"--model": "my_net:make"}, "cannot import 'my_net'"),
         ({"--model": "my_nets:mak"}, "Did you mean 'make'"),
         ({"--model": "my_nets:broken"}, "no data here"),
-        ({"--model": "my_nets:strict"}, "KeyError: 'five columns', in "),
+        ({"--model": "my_nets:strict"}, "model failed: KeyError: 'five columns', in "),
+        ({"--model": "my_nets:opening"}, "file or directory: 'no such file', in "),
+        ({"--model": "my_nets:leaving"}, "model failed: SystemExit: 0, in "),
+        ({"--model": "my_nets:dropping"}, "my_nets.py, line "),
         ({"--model": "my_nets:number"}, "without arguments failed"),
         ({"--family": "categoricl"}, "Did you mean 'categorical'"),
         ({"--link": "probit"}, "not a link of categorical"),
@@ -137,6 +153,12 @@ def test_mistakes_exit_with_2_and_no_traceback(folder, change, message):
     assert message in shown.output
     assert "Traceback" not in shown.output
     assert not (folder / "planted").exists()
+
+
+def test_help_is_no_failure_wherever_the_libraries_are(monkeypatch):
+    monkeypatch.setattr("fimsym.cli.failures._is_own", lambda path: True)
+    assert run("--help").exit_code == 0
+    assert "no such option" in run("--bogus").output.lower()
 
 
 def test_mistakes_of_the_package_itself_keep_their_traceback(folder, monkeypatch):

@@ -89,7 +89,7 @@ def test_a_module_that_fails_is_named_with_the_place(folder, command, text):
         (".wrong_nets:make", "package.module:factory"),
         ("wrong_nets.py:make", "cannot import 'wrong_nets.py'"),
         ("wrong_nets:leaving", "failed: SystemExit: no licence, in "),
-        ("wrong_nets:Reading", "Error: FileNotFoundError: "),
+        ("wrong_nets:Reading", "Error: the model failed: FileNotFoundError: "),
     ],
 )
 def test_a_model_that_cannot_be_made_or_run(folder, model, message):

@@ -17,6 +17,7 @@ from fimsym.engine import (
     examined,
     functional,
     probe,
+    seeded,
     uses,
 )  # fmt: skip
 from fimsym.engine.examined import Examined
@@ -598,6 +599,32 @@ def test_derivatives_are_built_of_some_rows_and_some_examples(monkeypatch, entri
             torch.testing.assert_close(flat(other), flat(one), rtol=1e-11, atol=near)
     assert {examples.start for examples, _ in seen} > {0}
     assert {part.start for _, part in seen} > {0}
+
+
+class Grouped(nn.Module):
+    """One weight in two convolutions, of two and of three groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 2, 1))
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x):
+        two = nn.functional.conv1d(x[:, :4], self.weight, groups=2)
+        return self.last(torch.tanh(two + nn.functional.conv1d(x, self.weight, groups=3)).mean(2))
+
+
+def test_a_weight_in_convolutions_of_several_group_counts(monkeypatch):
+    model, data = build(Grouped), networks.inputs(5, 6, 4)
+    for module in (uses, probe, seeded):
+        for name in ("_BLOCK", "_ENTRIES"):
+            monkeypatch.setattr(module, name, 1, raising=False)
+    truth = enumeration.moments("categorical", model, data)
+    for asked in (("fisher", "variance_score_squared"), "all"):
+        found = fimsym.analyze(model, data, "categorical", quantities=asked, progress=False)
+        assert found.roads["weight"] == "shared"
+        for quantity, values in found.values.items():
+            torch.testing.assert_close(flat(values), truth[quantity], rtol=1e-9, atol=1e-12)
 
 
 def _watched(jacobian, seen):

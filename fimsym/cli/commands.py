@@ -32,16 +32,18 @@ class Commands(click.Group):
         except FimsymError as error:
             print_error(str(error))
             ctx.exit(2)
-        except OSError as error:
-            print_error(f"{type(error).__name__}: {error}".rstrip(": ") + ".")
-            ctx.exit(2)
         except KeyboardInterrupt:
             print_interruption("interrupted; nothing was written")
             ctx.exit(INTERRUPTED)
-        except Exception as error:
-            if not where(error):
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except (Exception, SystemExit) as error:
+            if where(error):
+                print_error(f"the model failed: {told(error)}.")
+            elif isinstance(error, OSError):
+                print_error(f"{type(error).__name__}: {error}".rstrip(": ") + ".")
+            else:
                 raise
-            print_error(f"the model failed: {told(error)}.")
             ctx.exit(2)
 
 

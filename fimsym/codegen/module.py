@@ -68,7 +68,7 @@ def generate(name_or_family: str | Family) -> str:
         family=family,
         statistics=", ".join(family.sufficient_statistics),
         precise=precise(derivation),
-        uses_torch=any("torch." in s.code for s in statements),
+        uses_torch=any("torch." in s.code or ".square()" in s.code for s in statements),
         uses_special=any("special." in statement.code for statement in statements),
         **parts,
     )

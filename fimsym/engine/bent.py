@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Bent:
             return []
         if len(uses) == 1 and isinstance(uses[0], Lookup):
             return self._units_of_table(name, uses[0])
-        unit = max(use.unit for use in uses)
+        unit = math.lcm(*(use.unit for use in uses))
         height, width = self._expansion.height(name), self._expansion.width(name)
         cut = self._tiles(name, height, width, unit)
         return [functools.partial(self._add, name, uses, tile, tile is cut[-1]) for tile in cut]

@@ -1,7 +1,7 @@
 """From gradients at the operations of some inputs to sums over them.
 
 A parameter of which u is rank one takes one matrix product for each quantity; u of any other
-is built, some rows of the parameter at a time.
+is built, of some rows of the parameter and some examples at a time.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -118,7 +119,7 @@ def _give(uses: list[Use], weighted: Mapping[Any, Tensor | None], truth: Tensor 
         return True
     height = truth.shape[0] if truth.ndim else 1
     flat = truth.reshape(height, -1)
-    unit = max(use.unit for use, _ in given)
+    unit = math.lcm(*(use.unit for use, _ in given))
     size = max(1, _BLOCK // max(1, flat.shape[1] * unit)) * unit
     limit = _TOLERANCE * (largest(flat) + torch.finfo(flat.dtype).tiny)
     for first in range(0, height, size):

@@ -6,7 +6,8 @@ Cov(Î₁, Î₂) those of its neuron times a_j⁴: the closed forms are evaluat
 and one matrix product per quantity sums over inputs.
 
 Shared: a parameter that is used at several positions or places has u = Σ_t g_t a_tᵀ summed
-within each example, so that u itself is built, some rows of the parameter at a time.
+within each example, so that u itself is built, of some rows of the parameter and some examples
+at a time.
 
 Source: Soen & Sun (2024), section 5; chain rule.
 """

@@ -11,6 +11,7 @@ Source: chain rule; Goodfellow (2015), on squared norms of per-example gradients
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
@@ -86,7 +87,7 @@ def row_parts(uses: Sequence[Use], batch: int) -> Iterator[slice]:
     """Yield ranges of a parameter's first axis, so small that s of each can be held."""
     shape = uses[0].shape
     height = shape[0] if shape else 1
-    unit = max(use.unit for use in uses)
+    unit = math.lcm(*(use.unit for use in uses))
     each = batch * max(1, shape.numel() // max(1, height)) * unit
     size = max(1, _ENTRIES // each) * unit
     for first in range(0, height, size):

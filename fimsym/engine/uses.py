@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -268,7 +269,7 @@ def parts(uses: Sequence[Use], batch: int, outputs: int) -> Iterator[tuple[slice
     Rather few examples than few rows: a product of whole rows is faster.
     """
     height, row = uses[0].shape[:1].numel(), outputs * uses[0].shape[1:].numel()
-    unit = max(use.unit for use in uses)
+    unit = math.lcm(*(use.unit for use in uses))
     size = max(1, _BLOCK // max(1, min(_FEW, batch) * row * unit)) * unit
     most = max(1, _BLOCK // max(1, row * min(size, height)))
     return itertools.product(_even(height, size, unit), _even(batch, most))

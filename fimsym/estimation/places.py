@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -178,7 +179,7 @@ class Places:
         shape, block = live[0][0].shape, self._blocks[name]
         height = shape[0] if shape else 1
         row = block.size // max(1, height)
-        unit = max(use.unit for use, _ in live)
+        unit = math.lcm(*(use.unit for use, _ in live))
         outputs = live[0][1].shape[0]
         size = max(1, _BLOCK // (self._batch * outputs * row * unit)) * unit
         placed = [(use, self._by_position(use, g)) for use, g in live]

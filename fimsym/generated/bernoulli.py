@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 c093a272357dc010f3e4fad8740c10251a5abf43db8f1115833302c67a636260
-# body sha256 a498abbbb3b060cf567aa4081053af83b3fbd624d966151e4ac730a44749b82e
+# body sha256 896809322244004c722d704a8dd52179cf534c6a593466899db9c856538c5411
 """Closed forms in torch: Bernoulli, one per label.
 
 F(h) = log(1 + exp(h)), added up over independent targets. Sufficient statistics: y.
@@ -311,7 +311,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, **directions))

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 287ce2764f1193d1608c75063ac7eb0c4dd8983b7c464b54f3b2885f4176b6d7
-# body sha256 07ce0ea37821e465339da2130ea84aba977999b33b5d2f95a1731371db7c1b27
+# body sha256 586d7fb12c3a04e05ca74f20cfee1d69d59138a07a53b2e10e31247a68112cf0
 """Closed forms in torch: beta with both shapes unknown.
 
 F(h1, h2) = lgamma(h1) + lgamma(h2) - lgamma(h1 + h2), added up over independent targets.
@@ -448,7 +448,8 @@ def covariance(h: Tensor, u: Tensor, v: Tensor) -> Tensor:
                 polygamma_remainder_2_h2, torch.mul(square_of_u2, v2, out=reuse(square_of_u2))
             )
             - runtime.weighted_sum(
-                -polygamma_remainder_2_total, torch.mul(square_of_sum_u, sum_v, out=reuse(sum_v))
+                -polygamma_remainder_2_total,
+                torch.mul(square_of_sum_u, sum_v, out=reuse(square_of_sum_u)),
             )
         )
         return (covariance,)
@@ -845,6 +846,7 @@ def root(h: Tensor, probe: Tensor) -> Tensor:
         scaled_probe1,
         value=-1,
     )
+    del scaled_probe1, scaled_probe2
     root_probe = runtime.joined(root_probe1, root_probe2)
 
     return root_probe.to(dtype)

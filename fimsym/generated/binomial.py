@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 81b830017f786c5a82a7b999c7c63c208c67619893f497057b1d1f5102a0f3f5
-# body sha256 0fb171aaff72b0c39e609bc1ebd5264ef7b9c301547cb9fff9b49eef88fd193d
+# body sha256 75be2787d032ceee1b38c6cb72c0310aa24f393c78ef8c92cbe66a8375e6d8fc
 """Closed forms in torch: binomial counts of n trials.
 
 F(h) = n * log(1 + exp(h)), added up over independent targets. Sufficient statistics: y.
@@ -341,7 +341,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, slope, **directions))

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 5e758fc804dd71d65ee7a0686f2aa2cad4135fe6fb4a59cfa4b9501fbadb6b75
-# body sha256 379a047373dd5529d43a324e9aefbc7e48b06f9161ef8c8b385091c6dce85c61
+# body sha256 bcb6010c429127aa1316cb6ac4a23a3c086ca6da90d7fe56b7bbc14916e52527
 """Closed forms in torch: categorical over C classes.
 
 F(h) = log(sum(exp(h))). Sufficient statistics: one-hot of y.
@@ -508,7 +508,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         )
         covariance = torch.addcmul(
             torch.addcmul(
-                -runtime.weighted_sum(weights, torch.mul(centred_v, excess, out=reuse(excess))),
+                -runtime.weighted_sum(weights, torch.mul(centred_v, excess, out=reuse(centred_v))),
                 reach_v,
                 trailing,
             ),

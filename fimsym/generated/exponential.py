@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 fc9a38a76944a5a0dcb978120c8c9316a2e686568167161658bb80ccb1e2c8b6
-# body sha256 29e2b29183fd1d8a0a40fb0d95aa7096150509bfe042810d671937ac9329dfd4
+# body sha256 68b7897b2cd5222b203690697c968d1364970f7f1de3fa383e1dbb633f97680b
 """Closed forms in torch: exponential waiting times.
 
 F(h) = -log(-h), added up over independent targets. Sufficient statistics: y. Domain: h < 0.
@@ -285,7 +285,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, **directions))

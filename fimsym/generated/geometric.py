@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 6d73434a1b785b78df258165ae4b5517e2e1993b7ecfd66d8e4c3ef9d6e09df9
-# body sha256 5c561393ef80092678b019a5c7f706bee200295cac3296dede1885a24cdff474
+# body sha256 b2c2faa0437ee27be13e3b458eb7c0041b4802388bb8c0be5672cc4cb05bc237
 """Closed forms in torch: geometric counts of failures.
 
 F(h) = -log(1 - exp(h)), added up over independent targets. Sufficient statistics: y. Domain: h <
@@ -291,7 +291,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, slope, **directions))

@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 d414f5bed99028be163bac676802850ddb29a148d47382c62a7dc2ad5bb14c79
-# body sha256 13b4a15a6e4373766be05d0bd0eb0a177e96ab6c18c7af671803dd08267da4d1
+# body sha256 221dbebe9506f01562e7d0f8d393437a184e4cc6d016d28a477f7a8930f90df3
 """Closed forms in torch: multinomial counts of n draws over C classes.
 
 F(h) = n * log(sum(exp(h))). Sufficient statistics: counts.
@@ -553,7 +553,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, n: float | Tensor 
         )
         covariance = torch.addcmul(
             torch.addcmul(
-                -runtime.weighted_sum(weights, torch.mul(centred_v, excess, out=reuse(excess))),
+                -runtime.weighted_sum(weights, torch.mul(centred_v, excess, out=reuse(centred_v))),
                 reach_v,
                 trailing,
             ),

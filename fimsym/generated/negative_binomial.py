@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 16095f960e05f7e01be0d23c7485db0a3ce97696549015dc712f4bce93aa275c
-# body sha256 2b4745f25ba60f3ed13a00426f8c58314f44f71aa319e8f890c1c545577188f3
+# body sha256 39b9bdb7ec60021dfb74ea659accfee195fa1023138081ca14a63ba38cbf508b
 """Closed forms in torch: negative binomial counts.
 
 F(h) = -r * log(1 - exp(h)), added up over independent targets. Sufficient statistics: y. Domain:
@@ -311,7 +311,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None, *, r: float | Tensor 
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, slope, **directions))

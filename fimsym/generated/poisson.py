@@ -2,7 +2,7 @@
 # change what it is derived from, then run `make generate`.
 # SymPy 1.14.0
 # inputs sha256 e135ecbdd330307fb5e1a86846d826f512cae84852059ff7c787192a08522601
-# body sha256 b11d25bb425ebdb7e840488b0f081d8abb869a72f70b093e3dea9c255ab98005
+# body sha256 2dae45a951ffb112ceebeb6a158b5109481b28c990a563a187f68ef1217f7478
 """Closed forms in torch: Poisson counts.
 
 F(h) = exp(h), added up over independent targets. Sufficient statistics: y.
@@ -288,7 +288,7 @@ def moments(h: Tensor, u: Tensor, v: Tensor | None = None) -> Moments:
         v = v.to(dtype)
         scaled_v = deviation * v
         variance_negative_hessian = runtime.total(scaled_v.square())
-        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(skewed_u)))
+        covariance = -runtime.total(torch.mul(scaled_v, skewed_u, out=reuse(scaled_v)))
         return (*of_u, variance_negative_hessian, covariance)
 
     return Moments(*runtime.in_blocks(dtype, block, deviation, spread, **directions))
