@@ -77,6 +77,19 @@ def test_blocks_equal_the_whole(case, layout, monkeypatch, cut):
         assert ((one - other).abs() <= 1e-12 * size).all()
 
 
+def test_blocks_of_single_precision(case, monkeypatch, cut):
+    h, u, v = (x.float() for x in wide(case))
+    module = fimsym.evaluator(case.family)
+    parts = [*values(module.moments(h, u, v)), module.fisher(h, u)]
+    assert len(cut) == 2
+    monkeypatch.setattr(blocks, "ENTRIES", 10**9)
+    whole = [*values(module.moments(h, u, v)), module.fisher(h, u)]
+    for one, other in zip(parts, whole, strict=True):
+        size = other.abs().amax(-1, keepdim=True)
+        assert one.dtype == torch.float32
+        assert ((one - other).abs() <= 1e-5 * size).all()
+
+
 @pytest.mark.parametrize("params", [1, 63, 64, 65, 1000])
 def test_every_entry_is_in_one_block(params, cut):
     h = torch.zeros(7, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import Second
 from fimsym.engine.tables import numbers, put, slots_of
 from fimsym.engine.tiles import Tile, tiles
-from fimsym.engine.uses import Lookup, Use, split_rows
+from fimsym.engine.uses import Lookup, Use, split_rows, unit_of
 from fimsym.engine.work import Unit
 
 _COPIES = 8
@@ -46,7 +45,7 @@ class Bent:
             return []
         if len(uses) == 1 and isinstance(uses[0], Lookup):
             return self._units_of_table(name, uses[0])
-        unit = math.lcm(*(use.unit for use in uses))
+        unit = unit_of(uses)
         height, width = self._expansion.height(name), self._expansion.width(name)
         cut = self._tiles(name, height, width, unit)
         return [functools.partial(self._add, name, uses, tile, tile is cut[-1]) for tile in cut]

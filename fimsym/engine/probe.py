@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 from fimsym.engine.backward import at_nodes, vjp
 from fimsym.engine.chain import start_of
 from fimsym.engine.graph import Graph
-from fimsym.engine.uses import Use, split_rows
+from fimsym.engine.uses import Use, split_rows, unit_of
 
 _TOLERANCE = 1e-9
 _BLOCK = 2**20
@@ -119,7 +118,7 @@ def _give(uses: list[Use], weighted: Mapping[Any, Tensor | None], truth: Tensor 
         return True
     height = truth.shape[0] if truth.ndim else 1
     flat = truth.reshape(height, -1)
-    unit = math.lcm(*(use.unit for use, _ in given))
+    unit = unit_of(use for use, _ in given)
     size = max(1, _BLOCK // max(1, flat.shape[1] * unit)) * unit
     limit = _TOLERANCE * (largest(flat) + torch.finfo(flat.dtype).tiny)
     for first in range(0, height, size):

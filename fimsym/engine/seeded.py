@@ -11,7 +11,6 @@ Source: chain rule; Goodfellow (2015), on squared norms of per-example gradients
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
@@ -21,7 +20,7 @@ from torch.func import grad, vmap
 from fimsym.engine.backward import at_nodes
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Block, Network
-from fimsym.engine.uses import Lookup, Product, Use, split_rows
+from fimsym.engine.uses import Lookup, Product, Use, split_rows, unit_of
 
 Uses = Mapping[str, list[Use]]
 """Every use of each parameter, its rows known to belong to examples."""
@@ -87,7 +86,7 @@ def row_parts(uses: Sequence[Use], batch: int) -> Iterator[slice]:
     """Yield ranges of a parameter's first axis, so small that s of each can be held."""
     shape = uses[0].shape
     height = shape[0] if shape else 1
-    unit = math.lcm(*(use.unit for use in uses))
+    unit = unit_of(uses)
     each = batch * max(1, shape.numel() // max(1, height)) * unit
     size = max(1, _ENTRIES // each) * unit
     for first in range(0, height, size):

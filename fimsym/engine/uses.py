@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -269,10 +269,15 @@ def parts(uses: Sequence[Use], batch: int, outputs: int) -> Iterator[tuple[slice
     Rather few examples than few rows: a product of whole rows is faster.
     """
     height, row = uses[0].shape[:1].numel(), outputs * uses[0].shape[1:].numel()
-    unit = math.lcm(*(use.unit for use in uses))
+    unit = unit_of(uses)
     size = max(1, _BLOCK // max(1, min(_FEW, batch) * row * unit)) * unit
     most = max(1, _BLOCK // max(1, row * min(size, height)))
     return itertools.product(_even(height, size, unit), _even(batch, most))
+
+
+def unit_of(uses: Iterable[Use]) -> int:
+    """Return what the first axis of a parameter with several uses is cut at multiples of."""
+    return math.lcm(*(use.unit for use in uses))
 
 
 def _even(length: int, most: int, unit: int = 1) -> Iterator[slice]:

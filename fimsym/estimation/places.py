@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.network import Block
 from fimsym.engine.powers import in_memory
-from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
+from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows, unit_of
 
 STRUCTURED, SHARED = "structured", "shared"
 
@@ -179,7 +178,7 @@ class Places:
         shape, block = live[0][0].shape, self._blocks[name]
         height = shape[0] if shape else 1
         row = block.size // max(1, height)
-        unit = math.lcm(*(use.unit for use, _ in live))
+        unit = unit_of(use for use, _ in live)
         outputs = live[0][1].shape[0]
         size = max(1, _BLOCK // (self._batch * outputs * row * unit)) * unit
         placed = [(use, self._by_position(use, g)) for use, g in live]
