@@ -39,12 +39,14 @@ class Case:
         make: Builds the network.
         draw: Draws inputs.
         inputs: How many, without and with second derivatives.
+        small: Builds a network of four features, to load what is loaded when first used.
         family: Output family.
     """
 
     make: Callable[[], nn.Module]
     draw: Callable[[int], Tensor]
     inputs: tuple[int, int]
+    small: Callable[[], nn.Module] = lambda: mlp((4, 3, 2), nn.Tanh)
     family: str = "categorical"
 
 
@@ -95,7 +97,7 @@ CASES = {
     "cnn": Case(lambda: images(nn.Tanh), _normal(1, 28, 28), (512, 64)),
     "transformer": Case(Transformer, _normal(16, 64), (512, 64)),
     "embedding": Case(Words, lambda count: torch.randint(50_000, (count, 32)), (256, 64)),
-    "functional": Case(Unusual, _normal(128), (32, 8)),
+    "functional": Case(Unusual, _normal(128), (32, 8), lambda: Unusual(4)),
 }
 
 
@@ -110,8 +112,7 @@ def measure(name: str, budget: str | None, every: bool) -> dict[str, float]:
     model(data[:1]).sum().backward()
     model.zero_grad(set_to_none=True)
     given = {"quantities": "all" if every else FIRST, "progress": False}
-    small = mlp((4, 3, 2), nn.Tanh)
-    fimsym.analyze(small, torch.randn(3, 4), case.family, **given)  # what is loaded when first used
+    fimsym.analyze(case.small().eval(), torch.randn(3, 4), case.family, **given)
     gc.collect()
     reset_peak()
     before = peak_memory()

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fimsym
 from fimsym.engine import derivatives
+from fimsym.engine.allocations import Allocations
 from fimsym.engine.memory import budget
 from fimsym.engine.network import Block, Network
 from fimsym.errors import DomainError, SpecError, UnsupportedError
@@ -175,6 +176,17 @@ def test_the_three_ways_of_second_derivatives_agree():
     values = [way.compute(network, whole, data) for way in derivatives.SECOND]
     for value in values[1:]:
         torch.testing.assert_close(value, values[0], rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_whole_tensors_are_held_for_some_outputs_at_a_time():
+    network, data = Network(build(Residual)), inputs(2, 4)
+    block, found, peaks = Block(2, 9), [], []
+    for limit in (None, 1):
+        with Allocations() as counted:
+            found.append(derivatives.jacobian_by_vmap(network, block, data, limit))
+        peaks.append(counted.peak)
+    assert torch.equal(*found)
+    assert peaks[1] < peaks[0]
 
 
 def test_relu_networks_and_last_layers_have_no_second_derivative():

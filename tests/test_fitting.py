@@ -23,3 +23,13 @@ def test_memory_is_kept_though_the_first_chunks_do_more(each, once):
     assert taken[0] == 1
     assert max(taken) * each <= LIMIT
     assert taken[-1] >= min(4096, LIMIT // (4 * each))
+
+
+def test_what_is_done_once_does_not_hold_chunks_at_a_single_input():
+    fitting = Fitting(LIMIT, True)
+    fitting.most, taken = 4096, []
+    for _ in range(8):
+        taken.append(fitting.rows(()))
+        with fitting.watched(taken[-1], ()):
+            torch.empty(int(0.45 * LIMIT), dtype=torch.uint8)
+    assert taken[-1] == 4096

@@ -6,6 +6,7 @@ from torch import nn
 
 import fimsym
 from fimsym.engine import bent, tables
+from fimsym.engine.work import Work
 from tests.networks import build
 
 
@@ -53,3 +54,25 @@ def test_a_table_cut_into_tiles_has_the_variance_of_its_inputs(
     torch.testing.assert_close(found.input_variance["e.weight"], one_by_one.var(0), **near)
     first_order = fimsym.analyze(model, tokens, quantities=("fisher",), **given)
     torch.testing.assert_close(first_order.input_variance["e.weight"], one_by_one.var(0), **near)
+
+
+def test_what_a_stopped_chunk_added_to_a_table_is_taken_out_again(monkeypatch):
+    tokens = torch.randint(40, (12, 5), generator=torch.Generator().manual_seed(1))
+    given = {"family": "categorical", "progress": False, "quantities": "all"}
+    sizes, done = [], Work.done
+
+    def stopped_at_the_third(self, units, inputs, must):
+        sizes.append(inputs)
+        return done(self, units, inputs, must) and len(sizes) < 3
+
+    model = build(Words)
+    monkeypatch.setattr(Work, "done", stopped_at_the_third)
+    found = fimsym.analyze(model, tokens, **given)
+    monkeypatch.undo()
+    assert sizes == [1, 8, 3]
+    covered = sum(sizes[:2])
+    assert found.inputs == covered
+    once = fimsym.analyze(model, [tokens[:1], tokens[1:covered]], **given)
+    for name, value in once.values.items():
+        torch.testing.assert_close(found.values[name]["e.weight"], value["e.weight"])
+    torch.testing.assert_close(found.spread["e.weight"], once.spread["e.weight"])

@@ -65,10 +65,11 @@ class Passes:
         self.batches = batches
         self.count = sum(len(inputs) for inputs, _ in batches)
         self._roads = Roads(network, head, (), limit)
-        inputs, _ = inputs_of.placed(batches[0], network)
-        self._rows = self._roads.rows(inputs)[0]
-        with torch.no_grad():
-            self.outputs = network.forward(inputs[:1]).shape[1]
+        first, _ = batches[0]
+        inputs, _ = inputs_of.placed((first[: inputs_of.LOOKED_AT], None), network)
+        graph = self._roads.trace(inputs)
+        self._rows = self._roads.rows(graph, inputs)[0]
+        self.outputs = graph.h.shape[1]
 
     def of(self, inputs: Tensor, labels: Tensor) -> Passes:
         """Return the same over other data."""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from fimsym.errors import DomainError
 
+_ENTRIES = 2**17
+"""Parameters that are merged at a time."""
+
 ERROR = "variance of the estimate of "
 """Before a quantity's name: the variance of its sum, if that is estimated."""
 
@@ -77,17 +80,25 @@ class Accumulator:
             if quantity == "fisher" and self.squares is not None:
                 if spread is None:
                     raise ValueError('the sum of squares of "fisher" is wanted; got None.')
-                self._merge(self.squares, block, count, batch, total, spread)
+                self._merge_by_parts(self.squares, block, count, batch, total, spread)
             self.sums[quantity][block] += total
 
-    def saved(self, blocks: Iterable[slice]) -> Callable[[], None]:
-        """Return a function that puts some parameters' sums back to what they are now."""
-        held = [values for values in (*self.sums.values(), self.squares) if values is not None]
-        kept = [(block, values, values[block].clone()) for block in blocks for values in held]
+    def saved(self, touched: Iterable[tuple[slice, slice | Tensor]]) -> Callable[[], None]:
+        """Return a function that puts some parameters' sums back to what they are now.
+
+        Args:
+            touched: Ranges of parameters, with the places in each whose sums will change; squares
+                may change all over the range.
+        """
+        kept = []
+        for block, places in touched:
+            kept += [(places, values, values[places].clone()) for values in self.sums.values()]
+            if self.squares is not None:
+                kept.append((block, self.squares, self.squares[block].clone()))
 
         def restore():
-            for block, values, old in kept:
-                values[block] = old
+            for place, values, old in kept:
+                values[place] = old
 
         return restore
 
@@ -148,6 +159,19 @@ class Accumulator:
         if not count:
             return torch.zeros_like(reference)
         return (self.sums["fisher"] / count - reference).square() * count
+
+    def _merge_by_parts(self, squares, block, count, batch, total, spread):
+        """Merge so many parameters at a time that they stay in the cache."""
+        length = len(total)
+        if length <= _ENTRIES or not isinstance(block, slice):
+            self._merge(squares, block, count, batch, total, spread)
+            return
+        for first in range(0, length, _ENTRIES):
+            some = slice(first, min(first + _ENTRIES, length))
+            there = slice(block.start + some.start, block.start + some.stop)
+            before = count[some] if isinstance(count, Tensor) else count
+            added = batch[some] if isinstance(batch, Tensor) else batch
+            self._merge(squares, there, before, added, total[some], spread[some])
 
     def _merge(self, squares, block, count, batch, total, spread):
         """Add a batch's sum of squares about its mean to those about the mean of all."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import weakref
 from typing import Any
 
@@ -15,6 +17,12 @@ def out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out, and so nothing about a model."""
     said = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in said)
+
+
+def give_back() -> None:
+    """Return memory that is free to the system, where the C library can."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Allocations(TorchDispatchMode):

@@ -19,15 +19,17 @@ _SPARED = 8
 _UNUSED: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
 
 
-def check_outputs(network: Network, inputs: Tensor, minimum: int) -> Tensor:
-    """Return h of a batch after checking its shape and that parameters influence it.
+def check_outputs(
+    network: Network, inputs: Tensor, minimum: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return h of a batch and the parameters it starts from, after checking its shape.
 
     Raises:
         ShapeError: it is not [batch, output] with at least `minimum` outputs.
         UnsupportedError: autograd sees no way from the parameters to it.
     """
-    h, _ = network.traced(inputs)
-    network.check_unchanged(inputs[:1])
+    h, leaves = network.traced(inputs)
+    network.check_unchanged()
     if h.ndim != 2 or h.shape[0] != inputs.shape[0]:
         raise ShapeError(
             f"the model must map {list(inputs.shape)} to [{inputs.shape[0]}, output]; got "
@@ -45,7 +47,7 @@ def check_outputs(network: Network, inputs: Tensor, minimum: int) -> Tensor:
             "the model's output does not depend on any trainable parameter; expected a "
             "differentiable model. Look for .detach(), torch.no_grad() or NumPy in its forward."
         )
-    return h
+    return h, leaves
 
 
 def check_own_functions(network: Network, inputs: Tensor) -> None:

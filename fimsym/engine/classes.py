@@ -153,15 +153,22 @@ class Columns:
 
     def __init__(self, matrix: Tensor):
         self._matrix = matrix
-        self.powers = self.precise.to(matrix.dtype)
+        self.powers = self._taken(matrix.dtype)
 
-    @functools.cached_property
+    @property
     def precise(self) -> Tensor:
         """The powers in float64."""
+        return self._taken(torch.float64)
+
+    def _taken(self, dtype: torch.dtype) -> Tensor:
+        """Return the powers, taken in float64."""
         w = self._matrix.double()
         w = w - w.mean(0)
+        found = w.new_empty(len(w), 4, w.shape[1], dtype=dtype)
         square = w.square()
-        return torch.cat((w, square, square * w, square.square()), 1)
+        found[:, 0], found[:, 1] = w, square
+        found[:, 2], found[:, 3] = w.mul_(square), square.square_()
+        return found.flatten(1)
 
 
 def _central(p: Tensor, powers: Tensor, top: Tensor, about: Tensor) -> tuple[Tensor, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,10 +34,24 @@ class Way:
     compute: Derivative
 
 
-def jacobian_by_vmap(network: Network, block: Block, inputs: Tensor) -> Tensor:
-    """Return u for all inputs at once, by a batched vector-Jacobian product per output."""
+def jacobian_by_vmap(
+    network: Network, block: Block, inputs: Tensor, limit: int | None = None
+) -> Tensor:
+    """Return u for all inputs at once, by a batched vector-Jacobian product per output.
+
+    Backward passes return gradients of the whole tensors that the block overlaps; `limit` is
+    in bytes, how much of them there is at a time.
+    """
     theta = network.theta[block.start : block.stop]
-    return vmap(lambda example: jacrev(_of_block(network, block, example))(theta))(inputs)
+    some = None
+    if limit is not None:
+        whole = len(inputs) * network.overlapping(block) * theta.element_size()
+        some = max(1, limit // whole)
+
+    def of(example):
+        return jacrev(_of_block(network, block, example), chunk_size=some)(theta)
+
+    return vmap(of)(inputs)
 
 
 def jacobian_by_loop(network: Network, block: Block, inputs: Tensor) -> Tensor:
@@ -73,12 +88,20 @@ def hessian_by_loop(network: Network, block: Block, inputs: Tensor) -> Tensor:
     ).detach()
 
 
-FIRST = (Way("vmapped reverse", jacobian_by_vmap), Way("reverse, looped", jacobian_by_loop))
 SECOND = (
     Way("forward over reverse", hessian_forward_over_reverse),
     Way("reverse over reverse", hessian_reverse_over_reverse),
     Way("double backward, looped", hessian_by_loop),
 )
+"""Ways of taking v, from fast to slow."""
+
+
+def _ways(order: str, limit: int | None) -> list[Way]:
+    """Return the ways of taking a derivative, from fast to slow."""
+    if order == "second":
+        return list(SECOND)
+    vmapped = partial(jacobian_by_vmap, limit=limit)
+    return [Way("vmapped reverse", vmapped), Way("reverse, looped", jacobian_by_loop)]
 
 
 class Differentiator:
@@ -90,13 +113,15 @@ class Differentiator:
     Args:
         network: The network.
         order: ``"first"`` or ``"second"``.
+        limit: Bytes of gradients that are held beside the first derivatives.
     """
 
-    def __init__(self, network: Network, order: str):
+    def __init__(self, network: Network, order: str, limit: int | None = None):
         self.order = order
         self._network = network
         self._double = network.double
-        self._ways = list(FIRST if order == "first" else SECOND)
+        self._limit = limit
+        self._ways = _ways(order, limit)
         self._truth = _gradient_along if order == "first" else curvatures_along
         self._largest = torch.zeros((), dtype=torch.float64, device=network.device)
         self._generator = torch.Generator().manual_seed(0)
@@ -190,7 +215,7 @@ class Differentiator:
         self._ways.pop(0)
         if not self._ways and self._network.dtype != torch.float64:
             self._network = self._double
-            self._ways = list(FIRST if self.order == "first" else SECOND)
+            self._ways = _ways(self.order, self._limit)
         if not self._ways:
             raise UnsupportedError(
                 f"no way of taking {self.order} derivatives of this model gives right numbers "

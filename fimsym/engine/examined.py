@@ -152,7 +152,7 @@ def _sampled(network: Network, inputs: Tensor, r: Tensor) -> dict[str, Sampled]:
         table = g.reshape(leaf.shape[0] if leaf.ndim else 1, -1)
         places = _chosen(table.detach(), generator)
         entries = [table[place] for place in places]
-        bent = [_bend(entry, leaf).reshape(table.shape)[place]
+        bent = [_bend(entry, leaf).reshape(table.shape)[place].clone()
                 for entry, place in zip(entries, places, strict=True)]  # fmt: skip
         found[name] = Sampled(places, torch.stack(entries).detach(), torch.stack(bent))
     return found
@@ -160,7 +160,8 @@ def _sampled(network: Network, inputs: Tensor, r: Tensor) -> dict[str, Sampled]:
 
 def _chosen(table: Tensor, generator: torch.Generator) -> list[tuple[int, int]]:
     """Return the row and column of the largest entry of a gradient, and others."""
-    row, column = divmod(int(table.abs().argmax()), table.shape[1])
+    ends = int(table.argmax()), int(table.argmin())
+    row, column = divmod(max(ends, key=lambda k: abs(float(table.flatten()[k]))), table.shape[1])
     other = [int(torch.randint(n, (), generator=generator)) for n in table.shape]
     return list(dict.fromkeys([(row, column), (other[0], other[1])]))
 

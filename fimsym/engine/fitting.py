@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from fimsym.engine.allocations import Allocations
+from fimsym.engine.allocations import Allocations, give_back
 
 _PATIENCE = 10.0
 """Seconds that a chunk may take, if one input takes less."""
@@ -17,7 +17,7 @@ _MEASURED = 2
 """Chunks that are measured for every shape of an input, beside those larger than any before."""
 _ENOUGH = 150_000_000
 """Bytes above which more inputs at a time save no time."""
-_KEPT = 0.7
+_KEPT = 0.6
 """Part of a budget that tensors may take; allocators keep more than they were asked for."""
 
 
@@ -56,8 +56,10 @@ class Fitting:
         assert self._limit is not None
         limit = _KEPT * self._limit
         before, last = [0, *sorted(seen)][-2:]
-        if not before:
-            return min(_GROWTH * last, int(last * limit / max(1, seen[last])))
+        if not before:  # one more if there is room: all may be what is done once only
+            room = last / max(1, seen[last])
+            more = min(last + 1, int(room * self._limit))
+            return min(_GROWTH * last, max(more, int(room * limit)))
         slope = max((seen[last] - seen[before]) / (last - before), 1.0)
         return min(_GROWTH * last, last + int((limit - seen[last]) / slope))
 
@@ -77,6 +79,7 @@ class Fitting:
         if self._limit is None or known:
             yield
         else:
+            give_back()
             with Allocations() as counted:
                 yield
             self._measured[shape] += 1

@@ -19,6 +19,8 @@ from fimsym.engine.tiles import Cost, ranges
 from fimsym.engine.work import Unit
 
 _COPIES_OF_PROBES = 30
+_PART_OF_GRADIENTS = 16
+"""So many times may gradients of whole tensors be held: some operations copy them."""
 
 
 class Functional:
@@ -142,7 +144,8 @@ class Functional:
 
     def _differentiated(self, order: str) -> Differentiator:
         if order not in self._taken:
-            self._taken[order] = Differentiator(self._network, order)
+            limit = self._limit // _PART_OF_GRADIENTS
+            self._taken[order] = Differentiator(self._network, order, limit)
         return self._taken[order]
 
     def _add_estimates(self, block, h, u, inputs, count, sums) -> None:

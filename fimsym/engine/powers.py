@@ -81,5 +81,7 @@ def spread_of(left: Tensor, right: Tensor) -> Tensor:
     f, a = left.mean(0), right.mean(0)
     df, da = left - f, right - a
     about = df.square().T @ right.square()
-    about += 2 * f[:, None] * (df.T @ (right * da)) + f.square()[:, None] * da.square().sum(0)
-    return (about - (df.T @ da).square() / len(left)).clamp(min=0)
+    about.addcmul_(f[:, None], df.T @ (right * da), value=2)
+    about.addcmul_(f.square()[:, None], da.square().sum(0))
+    about.sub_((df.T @ da).square_().div_(len(left)))
+    return about.clamp_(min=0)

@@ -17,7 +17,7 @@ from fimsym.engine.graph import Graph
 from fimsym.engine.uses import Use, split_rows, unit_of
 
 _TOLERANCE = 1e-9
-_BLOCK = 2**20
+_BLOCK = 2**18
 """Entries of a gradient that are compared at a time."""
 
 

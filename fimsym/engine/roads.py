@@ -33,13 +33,13 @@ from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Network
 from fimsym.engine.sweep import Sweep
-from fimsym.engine.uses import Use
+from fimsym.engine.tables import places_of
+from fimsym.engine.uses import Lookup, Use
 from fimsym.engine.work import Unit
 
 ROADS = ("structured", "shared", "functional")
 """From fast to slow."""
 
-_LOOKED_AT = 8
 _TARGET = 16 * 10**6
 _TARGET_OF_SWEEPS = 64 * 10**6
 _TARGET_OF_SERIES = 96 * 10**6
@@ -52,12 +52,14 @@ class Prepared:
     Attributes:
         add: Adds what takes little.
         later: Work that second derivatives of shared parameters take, by parameter.
+        touched: Where that work adds to the sums, see `Accumulator.saved`.
         rest: Parameters that are left to the functional road.
         second: Second derivatives of the inputs, if any are wanted.
     """
 
     add: Callable[[], None]
     later: dict[str, list[Unit]]
+    touched: list[tuple[slice, slice | Tensor]]
     rest: set[str]
     second: Second | None
 
@@ -91,10 +93,13 @@ class Roads:
         self.blocks = dict(network.parameters())
         self.taken = dict.fromkeys(network.names, ROADS[0])
 
-    def rows(self, inputs: Tensor) -> tuple[int, set[str]]:
-        """Return how many inputs to take at a time, and what is left to the functional road."""
-        inputs = inputs[:_LOOKED_AT]
-        graph = self.trace(inputs)
+    def rows(self, graph: Graph, inputs: Tensor) -> tuple[int, set[str]]:
+        """Return how many inputs to take at a time, and what is left to the functional road.
+
+        Args:
+            graph: Graph of a forward pass of some inputs.
+            inputs: These inputs.
+        """
         known = self.alignment.known(graph, inputs)
         sizes = known.sizes
         entries = 3 * graph.h.shape[1] * sizes.swept + 2 * sizes.patches + 8 * sizes.activations
@@ -160,7 +165,16 @@ class Roads:
                         road = chunk.add(name, named)
                 self.taken[name] = max(self.taken[name], road, key=ROADS.index)
 
-        return Prepared(add, later, rest, second)
+        touched = [self._touched(name, uses[name]) for name in later]
+        return Prepared(add, later, touched, rest, second)
+
+    def _touched(self, name: str, uses: list[Use]) -> tuple[slice, slice | Tensor]:
+        """Return the range of a parameter, and where in it its uses add to the sums."""
+        block = self.blocks[name]
+        whole = slice(block.start, block.stop)
+        if len(uses) == 1 and isinstance(uses[0], Lookup):
+            return whole, places_of(uses[0], block)
+        return whole, whole
 
     def _bent(
         self, uses: dict[str, list[Use]], chunk: Chunk, second: Second, inputs: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fimsym.engine import bounded, empirical
 from fimsym.engine import data as inputs_of
+from fimsym.engine import graph as graphs
 from fimsym.engine.accumulate import ERROR, Accumulator
 from fimsym.engine.analysis import Analysis
 from fimsym.engine.checks import (
@@ -149,11 +150,11 @@ class Run:
 
     def _start(self, inputs: Tensor) -> None:
         """Fix the number of outputs, and the most inputs to take at a time."""
-        h = check_outputs(self.network, inputs, self.head.minimum_outputs)
+        h, leaves = check_outputs(self.network, inputs, self.head.minimum_outputs)
         self.outputs = h.shape[1]
         if self.roads.second:
             check_own_functions(self.network, inputs)
-        rows, rest = self.roads.rows(inputs)
+        rows, rest = self.roads.rows(graphs.read(h, leaves), inputs)
         if rest:
             rows = min(rows, self.functional.rows(rest, self.outputs))
         if self.own:
@@ -187,8 +188,9 @@ class Run:
         rest, second = prepared.rest, prepared.second
         units = self.functional.units(rest, h, inputs, self.count, self.sums, second)
         units |= prepared.later
-        blocks = [self.roads.blocks[name] for name in (*prepared.later, *rest)]
-        put_back = self.sums.saved(slice(block.start, block.stop) for block in blocks)
+        blocks = (self.roads.blocks[name] for name in rest)
+        wholes = [slice(block.start, block.stop) for block in blocks]
+        put_back = self.sums.saved([*prepared.touched, *zip(wholes, wholes, strict=True)])
         taped = self.functional.along_tape
 
         def restore() -> None:
@@ -243,7 +245,7 @@ class Run:
         spread = {}
         if self.sums.squares is not None:
             divisor = share.count - 1 if share.count > 1 else float("nan")
-            spread = network.split((self.sums.squares / divisor).cpu())
+            spread = network.split(self.sums.squares.div_(divisor).cpu())
         roads, ways = share.taken
         return Analysis(
             family=self.head.spec.name,

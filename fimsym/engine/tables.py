@@ -47,6 +47,13 @@ def pairs_of(use: Lookup, g: Tensor) -> Pairs:
     return Pairs(keys // use.shape[0], keys % use.shape[0], u)
 
 
+def places_of(use: Lookup, block: Block) -> Tensor:
+    """Return where a table's entries that are looked up are in the sums, the table at `block`."""
+    rows, width = use.indices.unique(), use.shape[1]
+    columns = torch.arange(width, device=rows.device)
+    return (block.start + rows.unsqueeze(1) * width + columns).flatten()
+
+
 def slots_of(use: Lookup, batch: int) -> Tensor:
     """Return the rows that each example looks up, each once, [batch, slot]; −1 for none."""
     looked = split_rows(use.indices, batch, use.order).sort(1).values

@@ -186,7 +186,8 @@ class Curved:
         h, own = expansion.h, self._blocks[name]
         cost = second.cost(name).times(len(h), both=_COPIES * h.shape[1])
         cut = ranges(cost, expansion.height(name), expansion.width(name), _HELD, h.element_size())
-        restore = sums.saved([slice(own.start, own.stop)])
+        whole = slice(own.start, own.stop)
+        restore = sums.saved([(whole, whole)])
         try:
             with torch.no_grad():
                 for first, last in cut:

@@ -152,7 +152,7 @@ class Run:
         if not self.outputs:
             with self._located():
                 inputs, _ = inputs_of.placed((inputs, None), self.network)
-                h = check_outputs(self.network, inputs, self.head.minimum_outputs)
+                h, _ = check_outputs(self.network, inputs, self.head.minimum_outputs)
                 self.outputs = h.shape[1]
                 self._rows = self._fitting(inputs)
         return self._rows
