@@ -218,8 +218,10 @@ class Chain:
     def seeds(self, rows: slice | Tensor) -> Tensor:
         """Return ∂h_c/∂(input of the output layer), [example, output, feature]."""
         if self._law is not None:
-            columns, lag = self._centring
-            return self._law[rows].centred(columns, lag[rows])
+            law = self._law[rows]
+            few = isinstance(rows, Tensor)
+            lag = law.lag(self._centred) if few else self._lag[rows]
+            return law.centred(self._centred, lag)
         count = len(self._h[rows])
         return self._columns.expand(count, *self._columns.shape)
 
@@ -230,11 +232,15 @@ class Chain:
         return torch.eye(self._h.shape[1], dtype=self._h.dtype, device=self._h.device)
 
     @functools.cached_property
-    def _centring(self) -> tuple[Tensor, Tensor]:
-        """The columns without what they share, and how far their means are from the likeliest."""
+    def _centred(self) -> Tensor:
+        """The columns without what they share."""
+        return self._columns - self._columns.mean(0)
+
+    @functools.cached_property
+    def _lag(self) -> Tensor:
+        """How far the means of all examples are from the likeliest class."""
         assert self._law is not None
-        columns = self._columns - self._columns.mean(0)
-        return columns, self._law.lag(columns)
+        return self._law.lag(self._centred)
 
 
 def slope_between(edge: GradientEdge, node: Any, ones: Tensor) -> Tensor:

@@ -162,9 +162,9 @@ def check_examples_independent(network: Network, inputs: Tensor, h: Tensor, firs
     with torch.no_grad():
         if len(h) and (network.forward(inputs) - h).abs().max() > tolerance:
             _raise_dependent(network, inputs, h, first_row, tolerance)
-        suspects = range(alone)
+        suspects = range(alone if len(inputs) > 1 else 0)
         with contextlib.suppress(RuntimeError):  # not everything can be vmapped
-            if alone:
+            if suspects:
                 each = torch.vmap(lambda x: network.forward(x.unsqueeze(0)).squeeze(0))(inputs)
                 suspects = ((each - h).abs().amax(1) > tolerance).nonzero().flatten().tolist()
         for row in suspects:

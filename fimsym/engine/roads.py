@@ -40,7 +40,7 @@ from fimsym.engine.work import Unit
 ROADS = ("structured", "shared", "functional")
 """From fast to slow."""
 
-_TARGET = 16 * 10**6
+_TARGET = 48 * 10**6
 _TARGET_OF_SWEEPS = 64 * 10**6
 _TARGET_OF_SERIES = 96 * 10**6
 
