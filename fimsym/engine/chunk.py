@@ -20,6 +20,7 @@ from fimsym.engine.graph import Graph
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.network import Block
 from fimsym.engine.powers import DEGREES, Powers, in_memory, powers_of, scaled, spread_of
+from fimsym.engine.precision import vanish, with_digits
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.tables import pairs_of, put
 from fimsym.engine.uses import Affine, Lookup, Product, Use, parts
@@ -157,8 +158,11 @@ class Chunk:
         if by_columns and self.law is not None and self.start.columns is not None:
             columns = self.head.columns(self.start.columns)
             values = self._of_law(self.law.moments_of_columns(columns))
-            self.neurons[first.node] = scaled(values, self.found.chain.slopes[first.node])
-            if len(self.found.chain.links) == 1:
+            values = scaled(values, self.found.chain.slopes[first.node])
+            by_columns = not vanish(values)
+            if by_columns:
+                self.neurons[first.node] = values
+            if by_columns and len(self.found.chain.links) == 1:
                 return
         for rows in self.found.chain.blocks():
             for node, u, v in self.found.chain.along(rows):
@@ -189,9 +193,9 @@ class Chunk:
             u: ∂o/∂θ, [batch, output, param]; less its mean under the law if there is one.
             v: ∂²o/∂θ², likewise.
         """
-        if self.law is not None:
-            return self._of_law(self.law[rows].moments(u, v, True))
-        return self.head.values(self.asked, self.h[rows], u, v)
+        if self.law is None:
+            return self.head.values(self.asked, self.h[rows], u, v)
+        return with_digits(functools.partial(self._by_law, self.law[rows]), self.h[rows], u, v)
 
     def _keep(self, node, rows: slice, found: Mapping[str, Tensor]) -> None:
         if node not in self.neurons:
@@ -207,8 +211,14 @@ class Chunk:
         places = self.places(uses)
         row = uses[0].shape[1:].numel()
         for part, examples in parts(uses, self.batch, self.h.shape[1]):
-            built = (use.jacobian(g, part, examples) for use, g in places)
-            values = self._values(functools.reduce(torch.add, built), examples, own=True)
+
+            def built(part=part, examples=examples):
+                found = (use.jacobian(g, part, examples) for use, g in places)
+                return functools.reduce(torch.add, found)
+
+            values = self._values(built(), examples, own=True)
+            if vanish(values):
+                values = self._values(built(), examples)
             at = slice(block.start + part.start * row, block.start + part.stop * row)
             self.sums.add(at, self.count + examples.start, values)
         for use in uses:
@@ -226,14 +236,15 @@ class Chunk:
         Args:
             u: ∂o/∂θ of some examples, [batch, output, param].
             rows: Which examples these are.
-            own: Whether u may be overwritten.
+            own: u may be overwritten, and quantities that vanish may have lost digits.
         """
         h = self.h[rows]
         if self._is_bent_by_link:
             return self.head.values(self.asked, h, u, torch.zeros_like(u))
         values = {}
         if self.first and self.law is not None:
-            return self._of_law(self.law[rows].moments(u, None, self.first != ("fisher",), own))
+            take = functools.partial(self._by_law, self.law[rows], own=own)
+            return take(h, u, None) if own else with_digits(take, h, u, None)
         if self.first:
             values = self.head.values(self.first, h, u, None)
         return self._with_zeros(values, u[:, 0])
@@ -247,6 +258,14 @@ class Chunk:
         """Return the quantities asked for; those that are missing vanish."""
         zeros = like.new_zeros(()).expand_as(like)
         return {quantity: values.get(quantity, zeros) for quantity in self.asked}
+
+    def _by_law(
+        self, law: Classes, h: Tensor, u: Tensor, v: Tensor | None, own: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the quantities asked for, by a law or its like in the dtype of h."""
+        law = law if law.p.dtype == h.dtype else Classes(h)
+        more = v is not None or self.first != ("fisher",)
+        return self._of_law(law.moments(u, v, more, own))
 
     def _of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self._with_zeros(values, values["fisher"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from types import ModuleType
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fimsym.engine import bounded, classes
 from fimsym.engine.powers import in_memory
+from fimsym.engine.precision import with_digits
 from fimsym.errors import DomainError, FimsymError, SpecError
 from fimsym.families import Family, families
 from fimsym.families import family as family_of
@@ -130,6 +132,10 @@ class Head:
             first: ∂o/∂θ, [batch, output, param].
             second: ∂²o/∂θ², likewise.
         """
+        take = functools.partial(self._values, asked)
+        return with_digits(take, outputs, first, second)
+
+    def _values(self, asked, outputs, first, second) -> dict[str, Tensor]:
         u, v = first, second if set(asked) & SECOND_ORDER else None
         h = outputs
         if self._to_natural is not None:

@@ -1,0 +1,64 @@
+"""Derivatives whose fourth powers float32 cannot hold."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import fimsym
+from tests.networks import Attention, Residual, build, convolution, inputs, mlp
+from tests.test_tables import Words
+
+
+class Scaled(nn.Module):
+    """A parameter that enters by an operation no rule knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.scales, self.last = nn.Parameter(torch.rand(4)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(torch.sin(x @ torch.diag(self.scales)))
+
+
+def looked_up():
+    return torch.randint(7, (9, 5), generator=torch.Generator().manual_seed(0))
+
+
+CASES = {
+    "chain": (lambda: mlp(4, 5, 6, 3), lambda: inputs(9, 4)),
+    "columns": (lambda: mlp(4, 5, 40), lambda: inputs(9, 4)),
+    "below columns": (lambda: mlp(4, 5, 6, 40), lambda: inputs(9, 4)),
+    "convolution": (convolution, lambda: inputs(5, 2, 4, 4)),
+    "residual": (Residual, lambda: inputs(9, 4)),
+    "attention": (Attention, looked_up),
+    "table": (Words, looked_up),
+    "functional": (Scaled, lambda: inputs(9, 4)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("family", ["categorical", "poisson"])
+@pytest.mark.parametrize("size", [1e-9, 1e-14, 1e-24])
+@pytest.mark.parametrize("quantities", ["all", ("fisher", "variance_score_squared")])
+def test_small_derivatives_have_variances(name, family, size, quantities):
+    make, draw = CASES[name]
+    model, data = build(make), draw()
+    with torch.no_grad():
+        [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1].weight.mul_(size)
+    model = model.float()
+    given = {"family": family, "quantities": quantities, "progress": False}
+    single = data.float() if data.is_floating_point() else data
+    found = fimsym.analyze(model, single, **given)
+    wide = single.double() if data.is_floating_point() else data
+    truth = fimsym.analyze(copy.deepcopy(model).double(), wide, **given)
+    compared = 0
+    for quantity, named in truth.values.items():
+        for parameter, value in named.items():
+            own = truth.fisher[parameter].max() ** (1 if quantity == "fisher" else 2)
+            if value.abs().max() > 1e-6 * own > 0:  # else it is rounding
+                gap = (found.values[quantity][parameter] - value).abs().max()
+                assert gap <= 1e-3 * value.abs().max()
+                compared += own < 1e-13
+    assert compared
