@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fimsym
-from fimsym.engine.analysis import QUANTITIES
+from fimsym.engine.quantities import QUANTITIES
 from fimsym.errors import DomainError, SpecError, UnsupportedError
 from fimsym.families import Density, Family, Sampler
 from fimsym.laws import Law

@@ -20,12 +20,12 @@ from fimsym.auditing.record import Audit
 from fimsym.auditing.words import audit_of
 from fimsym.engine import Analysis, analyze
 from fimsym.engine import data as inputs_of
-from fimsym.engine.analysis import check_grouping
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
 from fimsym.engine.memory import budget
 from fimsym.engine.models import differentiable_kernels
 from fimsym.engine.network import Network
+from fimsym.engine.quantities import check_grouping
 from fimsym.errors import ShapeError, SpecError
 from fimsym.families import Family
 

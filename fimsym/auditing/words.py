@@ -14,7 +14,7 @@ from fimsym.auditing.given import Given
 from fimsym.auditing.judge import Finding
 from fimsym.auditing.record import Audit, Audited
 from fimsym.engine import Analysis
-from fimsym.engine.analysis import group_name
+from fimsym.engine.quantities import group_name
 
 
 def audit_of(

@@ -11,27 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from fimsym.engine import empirical
-from fimsym.engine.accumulate import Accumulator as Accumulator
-from fimsym.engine.bounded import BOUNDS, ENDS, NAMES, bounds_of
+from fimsym.engine.bounded import ENDS, NAMES
 from fimsym.engine.empirical import EMPIRICAL, SHIFT
+from fimsym.engine.quantities import group_name
 from fimsym.engine.variance import of_estimate
-from fimsym.errors import SpecError, UnsupportedError, nearest
+from fimsym.errors import UnsupportedError
 from fimsym.report.files import load_tensors, optional, save_tensors
 
-QUANTITIES = (
-    "fisher",
-    "variance_score_squared",
-    "variance_negative_hessian",
-    "covariance",
-)
-"""What `analyze` can compute from inputs alone, ``"all"`` of it."""
-
-KNOWN = (*QUANTITIES, EMPIRICAL, BOUNDS)
-"""What `analyze` can compute."""
-
 _ERROR = "standard_error_of_"
-
-GROUPINGS = ("layer", "parameter", "model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,48 +317,5 @@ def _log_ratio(upper: float, value: float) -> float:
     return math.log(upper / value)
 
 
-def group_name(parameter: str, grouping: str) -> str:
-    """Return the group a parameter belongs to; a layer is the module that holds it."""
-    if grouping == "parameter":
-        return parameter
-    return (parameter.rpartition(".")[0] or "model") if grouping == "layer" else "model"
-
-
 def _differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value - other[name] for name, value in one.items()}
-
-
-def check_quantities(quantities: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the quantities asked for, in the canonical order.
-
-    Raises:
-        SpecError: one is unknown, or none is given.
-    """
-    asked = QUANTITIES if quantities == "all" else quantities
-    asked = (asked,) if isinstance(asked, str) else tuple(asked)
-    if "all" in asked:
-        asked = (*QUANTITIES, *(quantity for quantity in asked if quantity != "all"))
-    for quantity in asked:
-        if quantity not in KNOWN:
-            raise SpecError(
-                f'unknown quantity {quantity!r}; expected "all" or some of '
-                f"{', '.join(KNOWN)}.{nearest(str(quantity), KNOWN)}"
-            )
-    if not asked:
-        raise SpecError(f"no quantity asked for; expected some of {', '.join(KNOWN)}.")
-    if BOUNDS in asked and not bounds_of(asked):
-        raise SpecError(
-            f"{BOUNDS} of nothing asked for; expected some of I, V₁ and V₂ besides, such as "
-            f'quantities=("fisher", "{BOUNDS}").'
-        )
-    return tuple(quantity for quantity in KNOWN if quantity in asked)
-
-
-def check_grouping(groups: str) -> str:
-    """Return `groups`, or raise SpecError unless it is a known grouping."""
-    if groups not in GROUPINGS:
-        raise SpecError(
-            f"unknown grouping {groups!r}; expected one of {', '.join(GROUPINGS)}."
-            f"{nearest(str(groups), GROUPINGS)}"
-        )
-    return groups

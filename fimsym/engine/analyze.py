@@ -11,13 +11,14 @@ from torch import nn
 from fimsym.engine import data as inputs_of
 from fimsym.engine import empirical
 from fimsym.engine.accumulate import ERROR, Accumulator
-from fimsym.engine.analysis import QUANTITIES, Analysis, check_grouping, check_quantities
+from fimsym.engine.analysis import Analysis
 from fimsym.engine.bounded import bounds_of
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.memory import budget
 from fimsym.engine.models import differentiable_kernels
 from fimsym.engine.network import Network
+from fimsym.engine.quantities import QUANTITIES, check_grouping, check_quantities
 from fimsym.engine.run import Run
 from fimsym.engine.stochastic import PAIRS, probing
 from fimsym.errors import SpecError, nearest

@@ -10,13 +10,14 @@ from torch import nn
 
 from fimsym.engine import data as inputs_of
 from fimsym.engine.alignment import Alignment
-from fimsym.engine.analysis import Analysis, check_grouping
+from fimsym.engine.analysis import Analysis
 from fimsym.engine.analyze import analyze, check_keywords
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
 from fimsym.engine.memory import budget
 from fimsym.engine.models import differentiable_kernels
 from fimsym.engine.network import Network
+from fimsym.engine.quantities import check_grouping
 from fimsym.errors import SpecError
 from fimsym.estimation.curved import Curved
 from fimsym.estimation.drawn import Drawn

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fimsym.engine.analysis import group_name
+from fimsym.engine.quantities import group_name
 from fimsym.estimation.schedule import TRUSTED
 
 

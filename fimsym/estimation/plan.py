@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fimsym.engine import data as inputs_of
 from fimsym.engine.alignment import Alignment
-from fimsym.engine.analysis import check_grouping, group_name
 from fimsym.engine.analyze import check_keywords
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
@@ -20,6 +19,7 @@ from fimsym.engine.interruption import Interruption
 from fimsym.engine.memory import budget
 from fimsym.engine.models import differentiable_kernels
 from fimsym.engine.network import Network
+from fimsym.engine.quantities import check_grouping, group_name
 from fimsym.errors import SpecError
 from fimsym.estimation.closed_forms import QUANTITIES, FromDerivatives, variances
 from fimsym.estimation.curved import Curved

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimsym.engine.analysis import group_name
+from fimsym.engine.quantities import group_name
 from fimsym.errors import UnsupportedError
 from fimsym.estimation.schedule import check_confidence, quantile
 from fimsym.report.files import load_tensors, optional, save_tensors

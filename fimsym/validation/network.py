@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fimsym.engine import analyze
-from fimsym.engine.analysis import QUANTITIES, group_name
 from fimsym.engine.distributed import alone
+from fimsym.engine.quantities import QUANTITIES, group_name
 from fimsym.families import Family
 from fimsym.laws import Law
 from fimsym.validation.moments import Array

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fimsym.engine.analysis import QUANTITIES
+from fimsym.engine.quantities import QUANTITIES
 from fimsym.errors import DomainError, FimsymError
 from fimsym.families import Family, Limits
 from fimsym.generated import evaluator
