@@ -166,6 +166,24 @@ MISTAKES = {
 }
 
 
+class Mixing(nn.Linear):
+    """Mixes those inputs of a batch whose first feature is positive."""
+
+    def forward(self, x):
+        marked = x[:, :1] > 0
+        mean = (marked * x).sum(0) / marked.sum().clamp(min=1)
+        return super().forward(torch.where(marked, x + mean, x))
+
+
+@pytest.mark.parametrize("batches", [(100,), (64, 36), (64, 3), (64, 1, 40)])
+def test_dependence_among_later_inputs_is_noticed(batches):
+    data = inputs(sum(batches), 4)
+    data[:, 0] = -data[:, 0].abs()
+    data[64:, 0] *= -1
+    with pytest.raises(DomainError, match="changes with the rest"):
+        fimsym.analyze(build(lambda: Mixing(4, 3)), list(data.split(batches)), "categorical")
+
+
 def test_dependence_on_the_batch_is_noticed_in_any_batch():
     data = inputs(34, 4)
     data[1:32] = data[0]

@@ -15,7 +15,7 @@ from fimsym.engine.network import Network
 from fimsym.errors import DomainError, ShapeError, UnsupportedError
 
 _RUN_ALONE = 64
-_SPARED = 8
+_SPARED = 16
 _UNUSED: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
 
 
@@ -153,20 +153,25 @@ def _first_not_finite(network: Network, inputs: Tensor) -> str:
 def check_examples_independent(network: Network, inputs: Tensor, h: Tensor, first_row: int) -> None:
     """Raise DomainError if h is random, or if a row of it depends on the rest of the batch.
 
-    The first rows of the data are run one by one, later ones in a part of their batch.
+    The first rows of the data are run one by one, and some of the later ones in a smaller batch.
     """
     tolerance = 1e3 * torch.finfo(h.dtype).eps * (1 + h.abs().max())
     alone = max(0, min(len(inputs), _RUN_ALONE - first_row))
-    part = slice(0, alone) if alone else slice(first_row % _SPARED, None, _SPARED)
-    inputs, h = inputs[part], h[part]
+    later = range(alone, len(inputs))
+    later = later[first_row % max(1, min(_SPARED, len(later))) :: _SPARED]
+    rows = torch.tensor([*range(alone), *later], device=h.device)
+    inputs, h = inputs[rows], h[rows]
     with torch.no_grad():
-        if len(h) and (network.forward(inputs) - h).abs().max() > tolerance:
-            _raise_dependent(network, inputs, h, first_row, tolerance)
+        far = (network.forward(inputs) - h).abs().amax(1) > tolerance
+        if far.any():
+            row = int(rows[far][0])
+            _raise_dependent(network, inputs, h, first_row + row, tolerance)
         suspects = range(alone if len(inputs) > 1 else 0)
         with contextlib.suppress(RuntimeError):  # not everything can be vmapped
             if suspects:
-                each = torch.vmap(lambda x: network.forward(x.unsqueeze(0)).squeeze(0))(inputs)
-                suspects = ((each - h).abs().amax(1) > tolerance).nonzero().flatten().tolist()
+                one = torch.vmap(lambda x: network.forward(x.unsqueeze(0)).squeeze(0))
+                far = (one(inputs[:alone]) - h[:alone]).abs().amax(1) > tolerance
+                suspects = far.nonzero().flatten().tolist()
         for row in suspects:
             if (network.forward(inputs[row : row + 1])[0] - h[row]).abs().max() > tolerance:
                 _raise_dependent(network, inputs, h, first_row + row, tolerance)

@@ -9,7 +9,7 @@ one that enters in any other way is left to the functional road.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -54,6 +54,16 @@ class Graph:
         if len(consumers) == 1 and consumers[0][0].name() in ELEMENTWISE:
             return consumers[0][0]
         return None
+
+    def above(self, nodes: Iterable[Any]) -> set[Any]:
+        """Return every operation that depends on the result of one of these."""
+        found: set[Any] = set()
+        stack = list(nodes)
+        while stack:
+            further = {node for node, _ in self.consumers.get(stack.pop(), [])} - found
+            found |= further
+            stack += further
+        return found
 
     @property
     def loops(self) -> bool:

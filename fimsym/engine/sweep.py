@@ -53,7 +53,9 @@ class Sweep:
         self.chain = Chain(start, depth, graph.h.detach(), law, second)
         self.swept: dict[Any, Tensor] = {}
         if rest:
-            places = [graph.elementwise_after(node) or node for node in rest]
+            passed = graph.above(rest)
+            places = [node if node in passed else graph.elementwise_after(node) or node
+                      for node in rest]  # fmt: skip
             found = _swept(start.edge, rest, places, self.chain.end(), batched)
             self.swept = {node: g for node, g in zip(rest, found, strict=True) if g is not None}
 
@@ -68,8 +70,8 @@ class Sweep:
 def _swept(edge, nodes, places, seeds, batched) -> list[Tensor | None]:
     """Return the gradients at the result of every node for every seed, [seed, …].
 
-    Autograd goes as far as the elementwise function behind a node, its place; the slope of
-    that is the same for every seed.
+    Where it need go no farther, autograd goes as far as the elementwise function behind a node,
+    its place; the slope of that is the same for every seed.
     """
     ends = [GradientEdge(place, 0) for place in places]
     if batched and len(seeds) > 1:
