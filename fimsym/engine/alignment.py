@@ -10,7 +10,8 @@ fourth, the 16th and so on are then compared with some of their examples run apa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class Alignment:
         self._network = network
         self._double = network.double
         self._known: dict[tuple, Known] = {}
+        self._lately: tuple[Callable[[], Graph | None], Known] = lambda: None, Known({})
         self._generator = torch.Generator().manual_seed(0)
         self._compared: dict[tuple, int] = {}
 
@@ -51,16 +53,31 @@ class Alignment:
         return {name: ordered(graph.uses[name], order) for name, order in orders.items()}
 
     def known(self, graph: Graph, inputs: Tensor) -> Known:
-        """Return what holds for a graph, found out from some of its inputs."""
-        if graph.signature not in self._known:
-            few = inputs[:_PROBED] if len(inputs) > 1 else inputs.repeat_interleave(2, 0)
-            found = self._probe(few, graph) or self._probe(inputs, graph)
-            self._known[graph.signature] = found or Known({})
-        return self._known[graph.signature]
+        """Return what holds for a graph, found out from some of its inputs.
+
+        It is found out anew from all inputs where others may have shown too little, or where
+        rows may go elsewhere each time.
+        """
+        key = _key(graph)
+        found = self._known.get(key)
+        if found is not None and found.sure:
+            return found
+        lately, held = self._lately
+        if lately() is graph:
+            return held
+        several = inputs if len(inputs) > 1 else inputs.repeat_interleave(2, 0)
+        if found is None and not graph.moves:
+            found = self._probe(several[:_PROBED], graph)
+        if found is None or not found.sure:
+            found = self._probe(several, graph) or Known({})
+        self._lately = weakref.ref(graph), found
+        if not graph.moves:
+            self._known[key] = found
+        return found
 
     def forget(self, graph: Graph) -> None:
         """Leave every parameter of such graphs to the functional road."""
-        self._known[graph.signature] = Known({})
+        self._known[_key(graph)] = Known({})
 
     def _probe(self, inputs: Tensor, graph: Graph) -> Known | None:
         """Return what holds for such graphs; None if these inputs have another.
@@ -71,7 +88,7 @@ class Alignment:
         try:
             h, leaves = self._double.traced(inputs)
             exact = graphs.read(h, leaves)
-            if exact.signature != graph.signature:
+            if _key(exact) != _key(graph):
                 return None
             rows = min(len(h), len(graph.h))
             fine = near(graph.h.detach()[:rows].double(), h.detach()[:rows], 1e-2)
@@ -169,7 +186,7 @@ class Alignment:
 
         Batched backward passes of some operations are wrong at some sizes only.
         """
-        key = graph.signature, size
+        key = _key(graph), size
         self._compared[key] = number = self._compared.get(key, 0) + 1
         return math.log(number, 4).is_integer()
 
@@ -177,7 +194,7 @@ class Alignment:
         inputs = inputs.double() if inputs.is_floating_point() else inputs
         h, leaves = self._double.traced(inputs)
         double = graphs.read(h, leaves)
-        if double.signature != graph.signature:
+        if _key(double) != _key(graph):
             return False
         in_order = {
             name: ordered(double.uses[name], [use.order for use in named])
@@ -199,7 +216,7 @@ class Alignment:
         h, leaves = network.traced(inputs[rows])
         apart = graphs.read(h, leaves)
         eps = 1e3 * torch.finfo(h.dtype).eps
-        if apart.signature != graph.signature or not near(h, graph.h[rows], eps):
+        if _key(apart) != _key(graph) or not near(h, graph.h[rows], eps):
             return False
         twins = {
             name: ordered(apart.uses[name], [use.order for use in named])
@@ -219,6 +236,11 @@ class Alignment:
                     if not near(other, one, _loose(h.dtype)):
                         return False
         return True
+
+
+def _key(graph: Graph) -> tuple:
+    """Return the same for graphs of the same operations on as many rows for each example."""
+    return graph.signature, tuple(graph.positions.items())
 
 
 def _loose(dtype: torch.dtype) -> float:

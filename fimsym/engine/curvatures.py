@@ -213,7 +213,7 @@ class Curvatures:
             rule, places = rule * a[column] ** 2, neurons * len(a) + column
         w = torch.linspace(0.5, 1.5, len(rule), dtype=torch.float64, device=rule.device)
         block = self._blocks[name]
-        truth = curvatures_along(self._double, block, example[0], w, places.tolist())
+        truth = curvatures_along(self._double, block, example, w[None], places.tolist())
         size = max(float(truth.abs().max()), float((w @ rule.abs()).max()))
         rounding = 1e3 * torch.finfo(self._network.dtype).eps
         return bool((w @ rule - truth).abs().max() <= rounding * size)

@@ -2,8 +2,9 @@
 
 Batched derivatives of torch are silently wrong for some layers: nested forward mode
 through LayerNorm, or vmapped gradients of PReLU when there are as many inputs as outputs.
-So nothing is trusted: every chunk is compared with plain backward passes on one of its
-inputs, and where a way of differentiating disagrees or fails the next slower one takes over.
+So nothing is trusted: every chunk is compared with plain backward passes of a random combination
+of its outputs, and where a way of differentiating disagrees or fails the next slower one takes
+over.
 """
 
 from __future__ import annotations
@@ -82,7 +83,12 @@ def hessian_by_loop(network: Network, block: Block, inputs: Tensor) -> Tensor:
     positions = range(block.size)
     return torch.stack(
         [
-            torch.stack([curvatures_along(network, block, example, e, positions) for e in outputs])
+            torch.stack(
+                [
+                    curvatures_along(network, block, example[None], e[None], positions)
+                    for e in outputs
+                ]
+            )
             for example in inputs
         ]
     ).detach()
@@ -150,20 +156,26 @@ class Differentiator:
         if not self._seen and self.order == "second" and pads(self._network.traced(inputs[:1])[0]):
             # Forward mode knows no padding: it moves a row that backward passes hold fixed.
             self._ways = [way for way in self._ways if way.compute != hessian_forward_over_reverse]
-        row = self._draw(inputs.shape[0])
-        along = torch.randn(outputs, generator=self._generator, dtype=torch.float64)
-        along = along.to(inputs.device)
+        draw = {"generator": self._generator, "dtype": torch.float64}
+        along = torch.randn(len(inputs), outputs, **draw).to(inputs.device)
         positions = sorted({self._draw(block.size) for _ in range(_PROBES)})
-        example = _as(inputs[row], torch.float64)
-        truth = self._truth(self._double, block, example, along, positions)
-        require_finite(self._double, block, truth[None, None], self.order, first_row + row)
-        self._largest = torch.maximum(self._largest, truth.abs().max())
+        wide = _as(inputs, torch.float64)
+        truth = self._truth(self._double, block, wide, along, positions)
+        if not bool(truth.isfinite().all()):
+            for row in range(len(inputs)):
+                some = slice(row, row + 1)
+                one = self._truth(self._double, block, wide[some], along[some], positions)
+                require_finite(self._double, block, one[None, None], self.order, first_row + row)
+        sizes = [truth.abs().max()]
+        if self.order == "second":
+            sizes.append(_size_of_curvatures(self._double, block, wide, along))
+        self._largest = torch.stack([self._largest, *sizes]).amax()
         while True:
             try:
-                value = self._attempt(block, inputs, row, along, truth, positions)
+                value = self._attempt(block, inputs, along, truth, positions)
             except UnsupportedError:
                 raise
-            except (RuntimeError, NotImplementedError) as error:
+            except (RuntimeError, NotImplementedError, ValueError) as error:
                 self._give_up(str(error).splitlines()[0])
                 continue
             if value is not None:
@@ -171,8 +183,8 @@ class Differentiator:
                 return value
             self._give_up("disagrees with plain backward passes")
 
-    def _attempt(self, block, inputs, row, along, truth, positions) -> Tensor | None:
-        """Return the derivatives the present way, or None if they disagree on the row."""
+    def _attempt(self, block, inputs, along, truth, positions) -> Tensor | None:
+        """Return the derivatives the present way, or None if they disagree."""
         shape = (self.way, block, len(inputs))
         networks = [self._network]
         if self._network.dtype != torch.float64 and shape not in self._seen:
@@ -180,8 +192,8 @@ class Differentiator:
         value = None
         for network in networks:
             value = self._ways[0].compute(network, block, _as(inputs, network.dtype))
-            along_row = along @ value[row].double()
-            if not self._agrees(along_row, truth, positions, block, network.dtype):
+            combined = torch.einsum("bo,bop->p", along, value.double())
+            if not self._agrees(combined, truth, positions, block, network.dtype):
                 return None
         self._seen.add(shape)
         return value
@@ -264,21 +276,30 @@ def _gradient(value: Tensor, theta: Tensor, **options) -> Tensor:
     return torch.zeros_like(theta) if gradient is None else gradient
 
 
-def _gradient_along(network, block, example, along, positions) -> Tensor:
-    """Return ∂⟨r, h⟩/∂θ over the block by one plain backward pass, [param]."""
+def _gradient_along(network, block, inputs, along, positions) -> Tensor:
+    """Return Σ_b ∂⟨r_b, h_b⟩/∂θ over the block by one plain backward pass, [param]."""
     theta = network.theta[block.start : block.stop].clone().requires_grad_()
-    return _gradient(network.of_block(block, theta, example) @ along, theta)
+    return _gradient((network.with_block(block, theta, inputs) * along).sum(), theta)
 
 
-def curvatures_along(network, block, example, along, positions) -> Tensor:
-    """Return ∂²⟨r, h⟩/∂θ_i² for the given positions of the block, [position].
+def _size_of_curvatures(network, block, inputs, along) -> Tensor:
+    """Return u²/h, the size of second derivatives of which rounding may be all that is seen."""
+    theta = network.theta[block.start : block.stop].clone().requires_grad_()
+    h = network.with_block(block, theta, inputs)
+    u = _gradient((h * along).sum(), theta)
+    return u.abs().max().square() / h.detach().abs().max().clamp(min=torch.finfo(u.dtype).tiny)
+
+
+def curvatures_along(network, block, inputs, along, positions) -> Tensor:
+    """Return Σ_b ∂²⟨r_b, h_b⟩/∂θ_i² for the given positions of the block, [position].
 
     Raises:
         UnsupportedError: an operation of the model has no second derivative.
     """
     theta = network.theta[block.start : block.stop].clone().requires_grad_()
     try:
-        first = _gradient(network.of_block(block, theta, example) @ along, theta, create_graph=True)
+        h = network.with_block(block, theta, inputs)
+        first = _gradient((h * along).sum(), theta, create_graph=True)
         return torch.stack([_gradient(first[i], theta, retain_graph=True)[i] for i in positions])
     except (RuntimeError, NotImplementedError) as error:
         raise UnsupportedError(

@@ -104,9 +104,12 @@ class Functional:
             work[name] = [partial(add, block, h, count, sums, second) for block in blocks]
         rest = set(names) - set(taped)
         if rest:
-            blocks = self._chunks(rest, h.shape[1])[0]
-            at = h, inputs, count, sums
-            work["the other parameters"] = [partial(self._add, block, *at) for block in blocks]
+            blocks, most = self._chunks(rest, h.shape[1])
+            cuts = [slice(first, first + most) for first in range(0, len(h), most)]
+            work["the other parameters"] = [
+                partial(self._add, block, h[cut], inputs[cut], count + cut.start, sums)
+                for block in blocks for cut in cuts
+            ]  # fmt: skip
         return work
 
     def _blocks_of(self, name: str, cost: Cost, h: Tensor) -> list[Block]:

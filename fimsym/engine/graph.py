@@ -9,10 +9,12 @@ one that enters in any other way is left to the functional road.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from fimsym.engine.uses import Affine, Convolution, Lookup, Product, Use
 
@@ -28,6 +30,11 @@ _BATCHED_BADLY = {"PreluKernelBackward0"}
 _SAME = {"ReshapeAliasBackward0": "ViewBackward0"}
 """Which of the two a reshape becomes depends on who watches."""
 _LOOPED = {"ConvolutionBackward0"}
+_MOVING = (
+    "Index", "Gather", "Scatter", "MaskedS", "Sort", "Topk", "Take", "Put", "PackPadded",
+    "_PackPadded", "Segment", "Unique",
+)  # fmt: skip
+"""How operations begin that put rows where data say."""
 
 
 @dataclasses.dataclass
@@ -64,6 +71,24 @@ class Graph:
             found |= further
             stack += further
         return found
+
+    @functools.cached_property
+    def positions(self) -> dict[str, tuple[int | None, ...]]:
+        """How many rows every use of a parameter has for each example; None for no such number."""
+
+        def each(use: Use) -> int | None:
+            rows, batch = use.count(use.node._input_metadata[0].shape), len(self.h)
+            return rows // batch if rows and rows % batch == 0 else None
+
+        return {name: tuple(map(each, uses or ())) for name, uses in self.uses.items()}
+
+    @functools.cached_property
+    def moves(self) -> bool:
+        """Whether rows may belong to other examples in the next forward pass that is alike."""
+        return any(
+            node.name().startswith(_MOVING) or issubclass(type(node), BackwardCFunction)
+            for node in self.nodes
+        )
 
     @property
     def loops(self) -> bool:

@@ -177,9 +177,13 @@ class Network:
         """Return h for a batch, with these in place of all parameters."""
         return self._call(parameters, inputs)
 
+    def with_block(self, block: Block, values: Tensor, inputs: Tensor) -> Tensor:
+        """Return h for a batch, with the parameters of `block` set to `values`."""
+        return self._call(self._with(block, values), inputs)
+
     def of_block(self, block: Block, values: Tensor, example: Tensor) -> Tensor:
-        """Return h [output] of one input, with the parameters of `block` set to `values`."""
-        return self._call(self._with(block, values), example.unsqueeze(0)).squeeze(0)
+        """Return h [output] of one input, likewise."""
+        return self.with_block(block, values, example.unsqueeze(0)).squeeze(0)
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Return a flat vector over parameters as a dict of tensors of their shapes."""

@@ -43,10 +43,13 @@ class Known:
     Attributes:
         orders: For each parameter the order of rows of each use.
         sizes: What one input takes.
+        sure: Whether the inputs that were tried show it for others: gradients that vanish show
+            nothing.
     """
 
     orders: dict[str, list[str]]
     sizes: Sizes = dataclasses.field(default_factory=Sizes)
+    sure: bool = True
 
 
 def agreeing(graph: Graph, leaves) -> Known:
@@ -66,16 +69,19 @@ def agreeing(graph: Graph, leaves) -> Known:
     found = vjp([h], edges, [r[:, None] * seed])
     weighted = dict(zip(nodes, found, strict=False))
     truth = dict(zip(names, found[len(nodes) :], strict=True))
-    agreeing = {}
+    agreeing, sure = {}, True
     for name, uses in known.items():
-        orders = [_order(use, plain[use.node], weighted[use.node], r) for use in uses]
-        if None in orders:
+        orders = [_orders(use, plain[use.node], weighted[use.node], r) for use in uses]
+        if not all(orders):
             continue
         try:
-            if _give(uses, weighted, truth[name]):
-                agreeing[name] = orders
+            if not _give(uses, weighted, truth[name]):
+                continue
         except (RuntimeError, ValueError, IndexError):
             continue
+        agreeing[name] = [fitting[0] for fitting in orders]
+        vanishes = truth[name] is not None and not bool(truth[name].any())
+        sure &= not vanishes and all(len(fitting) == 1 for fitting in orders)
     taken = {use.node: use for name in agreeing for use in known[name]}
     held = {
         node: g.numel() // batch for node, g in plain.items() if node in taken and g is not None
@@ -84,25 +90,26 @@ def agreeing(graph: Graph, leaves) -> Known:
     chained = {start.last, *(link.node for link in start.links)}
     swept = sum(size for node, size in held.items() if node not in chained)
     patches = sum(use.patches for use in taken.values()) // batch
-    return Known(agreeing, Sizes(sum(held.values()), swept, patches))
+    return Known(agreeing, Sizes(sum(held.values()), swept, patches), sure)
 
 
-def _order(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) -> str | None:
-    """Return which axis rows run over first, or None if they belong to no single example."""
+def _orders(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) -> list[str]:
+    """Return which axis rows may run over first; nothing if they belong to no single example."""
     if plain is None or weighted is None:
-        return "batch"
+        return ["batch"]
     try:
         one, other = use.rows(plain[None])[0], use.rows(weighted[None])[0]
     except RuntimeError:
-        return None
-    if len(one) % len(r):
-        return None
-    for order in ("batch", "position"):
+        return []
+    if not len(one) or len(one) % len(r):
+        return []
+    fitting = []
+    for order in ("batch", "position") if len(one) > len(r) else ("batch",):
         many = split_rows(one, len(r), order)
         scale = r.reshape(-1, *[1] * (many.ndim - 1))
         if near(scale * many, split_rows(other, len(r), order), _TOLERANCE):
-            return order
-    return None
+            fitting.append(order)
+    return fitting
 
 
 def _give(uses: list[Use], weighted: Mapping[Any, Tensor | None], truth: Tensor | None) -> bool:

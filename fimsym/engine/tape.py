@@ -26,6 +26,8 @@ _STRAIGHT_IN_ONE = {
     aten.maximum, aten.minimum, aten.clamp, aten.clamp_min, aten.clamp_max, aten.convolution,
 }  # fmt: skip
 """Operations that are linear, piecewise, in any one argument."""
+_SCALED = {aten.add, aten.sub, aten.rsub, aten.mul, aten.div}
+"""Operations for which a number is the same as any other."""
 _STRAIGHT_IN_ALL = {aten.maximum, aten.minimum}
 
 
@@ -76,7 +78,9 @@ class Tape:
         self.steps = steps
         self.sources = sources
         self.result: int = result
-        self.plans = Plans(tuple((step.func, step.inputs, step.results) for step in steps))
+        self.plans = Plans(tuple(
+            (step.func, step.inputs, step.results, _numbers_of(step)) for step in steps
+        ))  # fmt: skip
 
     @property
     def signature(self) -> tuple:
@@ -176,6 +180,14 @@ def record(call: Callable[[Mapping[str, Tensor]], Tensor], leaves: Mapping[str, 
     if not near(again.detach(), h.detach(), 1e3 * torch.finfo(h.dtype).eps):
         raise NoTape("the operations that were written down lead to another result")
     return Tape(values, steps, sources, result)
+
+
+def _numbers_of(step: Step) -> tuple[float, ...]:
+    """Return the numbers on which it may depend whether an operation bends, such as a power."""
+    if step.func.is_view or step.name in _SCALED:
+        return ()
+    given = (*step.args, *step.kwargs.values())
+    return tuple(x for x in given if isinstance(x, int | float))
 
 
 def _leading_to(result: int, steps: list[Step]) -> list[Step]:

@@ -57,6 +57,10 @@ class Use:
         """Number of entries that are built next to g and u."""
         return 0
 
+    def count(self, shape: Sequence[int]) -> int:
+        """Return how many rows a result of a shape has."""
+        return shape[0]
+
     def rows(self, g: Tensor) -> Tensor:
         """Return g [output, *shape of the result] as [output, row, *channels]."""
         return g
@@ -200,6 +204,10 @@ class Lookup(Use):
         return self.indices
 
     @override
+    def count(self, shape: Sequence[int]) -> int:
+        return math.prod(shape[:-1])
+
+    @override
     def rows(self, g: Tensor) -> Tensor:
         return g.reshape(g.shape[0], -1, self.shape[1])
 
@@ -236,6 +244,10 @@ class Affine(Use):
     @override
     def data(self) -> Tensor | None:
         return self.factor
+
+    @override
+    def count(self, shape: Sequence[int]) -> int:
+        return math.prod(shape[: len(shape) - len(self.along)])
 
     @override
     def rows(self, g: Tensor) -> Tensor:

@@ -108,9 +108,9 @@ class Curved:
                 self.lacking[name] = str(error)
 
     def _try_second(self, name: str, piece: Piece) -> None:
-        example = piece.inputs[0]
+        example = piece.inputs[:1]
         example = example.double() if example.is_floating_point() else example
-        along = torch.linspace(0.5, 1.5, piece.outputs.shape[1], dtype=torch.float64)
+        along = torch.linspace(0.5, 1.5, piece.outputs.shape[1], dtype=torch.float64)[None]
         block = self._blocks[name]
         curvatures_along(self._network.double, block, example, along.to(example.device), [0])
 

@@ -38,12 +38,13 @@ class Projection(Network):
         """Set the inputs [batch, …] and the vectors r [output k, batch, output of o]."""
         self._given[:] = inputs, seeds.transpose(0, 1)
 
-    def of_block(self, block: Block, values: Tensor, example: Tensor) -> Tensor:
-        """Return ⟨r_k, o⟩ [k] at one position, with parameters of `block` set to `values`."""
-        inputs, seeds = (x.index_select(0, example.reshape(1)).squeeze(0) for x in self._given)
-        if inputs.is_floating_point():
-            inputs = inputs.to(values.dtype)
-        return seeds.to(values.dtype) @ super().of_block(block, values, inputs)
+    def with_block(self, block: Block, values: Tensor, inputs: Tensor) -> Tensor:
+        """Return ⟨r_k, o⟩ [batch, k] at positions, with parameters of `block` set to `values`."""
+        found, seeds = (x.index_select(0, inputs) for x in self._given)
+        if found.is_floating_point():
+            found = found.to(values.dtype)
+        outputs = super().with_block(block, values, found)
+        return torch.einsum("bko,bo->bk", seeds.to(values.dtype), outputs)
 
 
 class Projected:
