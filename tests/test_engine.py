@@ -189,6 +189,23 @@ def test_gradients_of_whole_tensors_are_held_for_some_outputs_at_a_time():
     assert peaks[1] < peaks[0]
 
 
+def test_wrong_vmapped_gradients_rule_out_vmapped_second_derivatives(monkeypatch):
+    network, data = Network(build(Residual)), inputs(4, 4)
+    whole = Block(0, network.size)
+    right = derivatives.Differentiator(network, "second")(whole, data, 0, 3)
+    by_vmap = derivatives.jacobian_by_vmap
+
+    def off_at_one_entry(*given):
+        u = by_vmap(*given)
+        u[2, 1, 5] += 1e-6
+        return u
+
+    monkeypatch.setattr(derivatives, "jacobian_by_vmap", off_at_one_entry)
+    take = derivatives.Differentiator(network, "second")
+    torch.testing.assert_close(take(whole, data, 0, 3), right)
+    assert take.way == "double backward, looped"
+
+
 def test_relu_networks_and_last_layers_have_no_second_derivative():
     got = fimsym.analyze(
         build(lambda: mlp(4, 6, 3, activation=nn.ReLU)), inputs(5, 4), "categorical",
