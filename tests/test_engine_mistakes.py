@@ -427,3 +427,11 @@ def test_the_layer_that_is_not_finite_is_named(row):
     with pytest.raises(DomainError, match=expected):
         fimsym.analyze(model, data, "categorical")
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_probabilities_where_logits_are_expected_are_noted():
+    plain = build(lambda: mlp(4, 3))
+    given = {"family": "categorical", "progress": False}
+    found = fimsym.analyze(nn.Sequential(plain, nn.Softmax(1)), inputs(5, 4), **given)
+    assert "expects logits: leave the softmax out" in found.notes[0]
+    assert not fimsym.analyze(plain, inputs(5, 4), **given).notes

@@ -62,7 +62,10 @@ def analyze_command(
     asked = "all" if quantities == "all" else tuple(q.strip() for q in quantities.split(","))
     with opened(**shared) as given:
         from fimsym.engine import analyze
+        from fimsym.engine.empirical import EMPIRICAL
 
+        if EMPIRICAL not in asked:
+            given = given.without_labels()
         result = given.call(
             analyze,
             quantities=asked,
@@ -96,6 +99,9 @@ def _show(result: Analysis, output: Path | None, as_json: bool) -> None:
                 for g in result.groups
             ],
             "roads": dict(result.roads),
+            "ways": dict(result.ways),
+            "estimated": list(result.standard_errors),
+            "notes": list(result.notes),
             "frozen": list(result.frozen),
             "warnings": list(result.warnings),
         }

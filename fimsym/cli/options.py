@@ -34,7 +34,7 @@ _OPTIONS = (
         "--data",
         required=True,
         type=click.Path(path_type=Path),
-        help="Inputs: .npz, .npy, .csv, IDX, .pt or .safetensors.",
+        help="Inputs: .npz, .pt or .safetensors that hold inputs (and labels), .npy, .csv or IDX.",
     ),
     click.option("--family", required=True, help="Output family: its name, or a TOML file."),
     click.option("--link", help="What the model puts out instead of natural parameters."),
@@ -51,6 +51,9 @@ _OPTIONS = (
     click.option("--device", help="Where to compute, such as cuda."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
 )
+
+_OTHERS = {".pt", ".pth", ".npz", ".npy", ".csv", ".json"}
+"""Suffixes of other kinds of files."""
 
 output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write tensors (.safetensors)."
@@ -83,6 +86,12 @@ class Given:
     first: bool
     as_json: bool
     output: Path | None
+
+    def without_labels(self) -> Given:
+        """Return the same without labels, which may be those of another family."""
+        network, data, family = self.positional
+        inputs = data[0] if isinstance(data, tuple) else data
+        return dataclasses.replace(self, positional=(network, inputs, family))
 
     def call(self, function: Callable[..., Result], *before: Any, **options: Any) -> Result:
         """Call a function of fimsym with what the options name.
@@ -125,7 +134,12 @@ def opened(
 
     first = launched_rank() == 0
     if output is not None and first:
-        check_writable(output)
+        check_writable(output, (weights, data))
+        if output.suffix in _OTHERS:
+            raise SpecError(
+                f"--output is written as safetensors; expected {output.with_suffix('.safetensors')}"
+                f", got {output}."
+            )
     spec = read(family)
     values = read_constants(constants, spec)
     network, inputs = load_model(model, weights), load_data(data)

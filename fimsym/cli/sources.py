@@ -85,7 +85,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise DomainError(
-            f"the weights in {path} do not fit the model: {' '.join(lines[1:4])}"
+            f"the weights in {path} do not fit the model: {shortened(' '.join(lines[1:4]), 400)}"
         ) from None
 
 
@@ -102,16 +102,31 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             "reading .safetensors needs safetensors. Run: pip install safetensors."
         ) from None
     except Exception as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+        if "Weights only load failed" in why:
+            why = "it holds more than tensors, such as a whole module"
         raise DomainError(
-            f"cannot read tensors from {path}: {why} Expected a .safetensors file, or a .pt file "
-            "that holds tensors alone."
+            f"cannot read tensors from {path}: {why}. Expected a .safetensors file, or a .pt file "
+            "that holds tensors alone, as torch.save(model.state_dict(), path) writes."
         ) from None
     if isinstance(value, Tensor):
         return {"inputs": value}
     if not isinstance(value, dict) or not all(isinstance(x, Tensor) for x in value.values()):
-        raise DomainError(f"expected tensors by name in {path}; got {type(value).__name__}.")
+        found = type(value).__name__
+        if isinstance(value, dict):
+            found += f" of {shortened(', '.join(map(str, value)), 200)}"
+        elif isinstance(value, torch.nn.Module):
+            found = "a whole module"
+        raise DomainError(
+            f"expected tensors by name in {path}; got {found}. Save the state dict alone: "
+            "torch.save(model.state_dict(), path)."
+        )
     return value
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text, or its beginning if it is longer."""
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def load_data(path: Path) -> Any:

@@ -218,6 +218,11 @@ class Analysis:
             lines.append(f"{group.name:{width}} {group.size:10}" + "".join(cells))
         if self.interrupted:
             lines.append(self.coverage)
+        if self.standard_errors:
+            lines.append(
+                f"estimated from random probes, where positive or negative: "
+                f"{', '.join(self.standard_errors)}; see standard_errors"
+            )
         if self.frozen:
             lines.append(f"left out, not requiring grad: {', '.join(self.frozen)}")
         lines += [f"warning: {sentence}" for sentence in self.warnings]

@@ -235,6 +235,13 @@ class Head:
         )
         return classes.Classes(outputs) if is_one else None
 
+    def are_probabilities(self, outputs: Tensor) -> bool:
+        """Tell whether outputs look like the probabilities of classes instead of their logits."""
+        if not self._merges or outputs.shape[1] < 2:
+            return False
+        sums = outputs.sum(-1)
+        return bool((outputs >= 0).all() and ((sums - 1).abs() < 1e-4).all())
+
     def columns(self, matrix: Tensor) -> classes.Columns:
         """Return the powers of an output layer's weight; those of the last one are kept."""
         key = in_memory(matrix)

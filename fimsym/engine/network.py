@@ -254,7 +254,8 @@ def _explained(network, inputs) -> Iterator[None]:
                 f"the model changes a parameter or an input in place ({reason}); expected a "
                 "forward pass that leaves them alone. Write x = x + y instead of x += y."
             ) from error
-        if not inputs.is_floating_point() and "dtype" in reason:
+        kinds = ("dtype", "should be the same")
+        if not inputs.is_floating_point() and any(text in reason for text in kinds):
             raise DomainError(
                 f"the inputs are {inputs.dtype}, and the model, of dtype {network.dtype}, refuses "
                 f"them ({reason}). Convert them with X.to({network.dtype})."

@@ -152,6 +152,11 @@ class Run:
         """Fix the number of outputs, and the most inputs to take at a time."""
         h, leaves = check_outputs(self.network, inputs, self.head.minimum_outputs)
         self.outputs = h.shape[1]
+        if self.head.are_probabilities(h.detach()):
+            self._tell(
+                "the model puts out probabilities, it seems: rows of numbers from 0 to 1 that add "
+                f"up to 1. {self.head.spec.name} expects logits: leave the softmax out."
+            )
         if self.roads.second:
             check_own_functions(self.network, inputs)
         rows, rest = self.roads.rows(graphs.read(h, leaves), inputs)

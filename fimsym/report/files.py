@@ -7,15 +7,26 @@ import importlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fimsym.errors import DomainError, UnsupportedError
 
 
-def check_writable(path: Path) -> None:
-    """Raise DomainError unless a file can be written at `path`, before any work is done."""
+def check_writable(path: Path, read: Sequence[Path | None] = ()) -> None:
+    """Raise DomainError unless a file can be written at `path`, before any work is done.
+
+    Args:
+        path: Where to.
+        read: Files that are read and must stay.
+    """
+    for other in read:
+        if other is not None and other.exists() and path.exists() and path.samefile(other):
+            raise DomainError(
+                f"cannot write {str(path)[:200]!r}: it is read as well, and would be lost. Choose "
+                "another path."
+            )
     try:
         why = _obstacle(path)
     except OSError as error:
@@ -109,6 +120,14 @@ def save_tensors(
     metadata = {"fimsym": json.dumps(record), "of": what, "order": json.dumps(list(tensors))}
     with draft(path) as place:
         save_file(tensors, str(place), metadata=metadata)
+        place.chmod(0o666 & ~_mask())
+
+
+def _mask() -> int:
+    """Return what the user takes away from the permissions of new files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_tensors(path: Path, what: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -126,8 +145,8 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, dict[str, Any]], dict
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata["of"] != what:
-                raise ValueError(f"it holds an {metadata['of']}")
+            if metadata.get("of") != what:
+                raise ValueError(f"it holds {metadata.get('of', 'other tensors')}")
             for key in json.loads(metadata["order"]):
                 quantity, _, name = key.partition("/")
                 named.setdefault(quantity, {})[name] = file.get_tensor(key)

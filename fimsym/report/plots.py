@@ -25,6 +25,8 @@ LABELS = {
     "fisher_negative_hessian": "mean of $\\hat I_2$",
 }
 
+_LETTERS = 40
+"""Of names below an axis, from which on they are slanted."""
 _SHOWN = 400
 """Points of a curve of quantiles."""
 
@@ -136,6 +138,7 @@ def agreement(
 def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], label: str) -> Any:
     """Return a figure with one cluster of bars per group, on a logarithmic axis."""
     figure, axes = _figure("")
+    figure.set_figwidth(max(figure.get_figwidth(), 0.45 * len(groups)))
     width = 0.8 / max(1, len(series))
     positive = [v for values in series.values() for v in values if v > 0]
     floor = min(positive, default=1.0) / 10
@@ -148,10 +151,14 @@ def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], l
                 axes.text(place, floor, "0", ha="center", va="bottom", color=color)
     axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
-    axes.set_xticks(range(len(groups)), groups)
+    slanted = sum(map(len, groups)) > _LETTERS
+    if slanted:
+        figure.set_figheight(figure.get_figheight() + 0.05 * max(map(len, groups)))
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(range(len(groups)), groups, **turned)
     axes.set_ylabel(label)
     axes.set_xlabel("group of parameters")
-    figure.legend(loc="outside upper center", ncols=len(series))
+    figure.legend(loc="outside upper center", ncols=min(2, len(series)))
     return figure
 
 
