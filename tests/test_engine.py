@@ -1,6 +1,7 @@
 """`analyze` against exact enumeration over labels, and its mistakes."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fimsym.engine import derivatives
 from fimsym.engine.allocations import Allocations
 from fimsym.engine.memory import budget
 from fimsym.engine.network import Block, Network
+from fimsym.engine.run import Run
 from fimsym.errors import DomainError, SpecError, UnsupportedError
 from tests.networks import (
     Attention,
@@ -476,3 +478,18 @@ def test_constants_of_the_default_dtype_are_taken_along():
         got = found.values[quantity]["first.weight"].flip(1)
         torch.testing.assert_close(got, expected.values[quantity]["0.weight"], rtol=1e-4, atol=0)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_how_long_it_takes_is_not_judged_by_a_single_input():
+    run = object.__new__(Run)
+    run.roads, run.functional = SimpleNamespace(second=True), SimpleNamespace(stochastic=False)
+    run.ranks = SimpleNamespace(world=2)
+    run.own, run.count, run.notes = 400, 0, []
+    run._expected, run._say = False, lambda text: None
+    run._expect(1.0, 1)
+    assert not run.notes
+    run.count = 1
+    run._expect(2.0, 8)
+    assert "take about 2 min for the 400 inputs of this process" in run.notes[0]
+    run._expect(9.0, 8)
+    assert len(run.notes) == 1

@@ -4,6 +4,8 @@ Every result is compared with enumeration over labels by plain autograd, for dat
 which the first inputs show less than the later ones.
 """
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -88,6 +90,21 @@ def selected(self, x):
     return self.o(x.new_zeros(*kept.shape, 4).masked_scatter(kept[:, :, None], z).sum(1))
 
 
+def cut_by_lengths(self, x):
+    """Tokens are kept up to the first of zero; those of all inputs follow each other."""
+    lengths = (x[:, :, 0] != 0).sum(1)
+    kept = torch.cat([row[:length] for row, length in zip(x, lengths, strict=True)])
+    pieces = torch.tanh(self.l(kept)).split(lengths.tolist())
+    return self.o(torch.stack([piece.sum(0) for piece in pieces]))
+
+
+def sliced_by_lengths(self, x):
+    lengths = (x[:, :, 0] != 0).sum(1).tolist()
+    kept = torch.cat([row[:length] for row, length in zip(x, lengths, strict=True)])
+    z, ends = torch.tanh(self.l(kept)), [sum(lengths[:k]) for k in range(len(x) + 1)]
+    return self.o(torch.stack([z[a:b].sum(0) for a, b in itertools.pairwise(ends)]))
+
+
 def power_of_length(self, x):
     return self.o(torch.tanh(self.l(x)).mean(1) * self.g ** (x.shape[1] - 1))
 
@@ -112,6 +129,17 @@ def dropped(batch, *places):
     for place in places:
         x[place[0], place[1], 0] = -10
     return x
+
+
+def cut(*lengths):
+    """Return batches of inputs with so many tokens each; batches differ in width."""
+    batches = []
+    for k, of_batch in enumerate(lengths):
+        x = inputs(len(of_batch), max(of_batch) + k, 2)
+        for row, length in zip(x, of_batch, strict=True):
+            row[length:] = 0
+        batches.append(x)
+    return batches
 
 
 def opened_at(example):
@@ -159,6 +187,8 @@ CASES = {
         LINEAR,
         lambda: [inputs(2, 2, 2), dropped(1, *((0, k) for k in range(3)))],
     ),
+    "other lengths, as many tokens": (cut_by_lengths, LINEAR, lambda: cut((2, 2, 2), (3, 1, 2))),
+    "other lengths, sliced": (sliced_by_lengths, LINEAR, lambda: cut((2, 2, 2), (3, 1, 2))),
     "a power of the length": (
         power_of_length,
         {**LINEAR, "g": lambda: nn.Parameter(torch.tensor(0.8))},

@@ -35,6 +35,8 @@ _MOVING = (
     "_PackPadded", "Segment", "Unique",
 )  # fmt: skip
 """How operations begin that put rows where data say."""
+_CUTTING = ("Split", "UnsafeSplit", "Slice")
+"""How those begin that may cut rows by lengths that are data."""
 
 
 @dataclasses.dataclass
@@ -85,15 +87,20 @@ class Graph:
     @functools.cached_property
     def moves(self) -> bool:
         """Whether rows may belong to other examples in the next forward pass that is alike."""
-        return any(
-            node.name().startswith(_MOVING) or issubclass(type(node), BackwardCFunction)
-            for node in self.nodes
-        )
+        return any(map(_moves, self.nodes))
 
     @property
     def loops(self) -> bool:
         """Whether backward passes for several outputs are better taken one by one."""
         return any(node.name() in _LOOPED | _BATCHED_BADLY for node in self.nodes)
+
+
+def _moves(node: Any) -> bool:
+    """Tell whether an operation may put rows elsewhere each time: by data, or by unknown code."""
+    if node.name().startswith(_MOVING) or issubclass(type(node), BackwardCFunction):
+        return True
+    cuts = node.name().startswith(_CUTTING) and getattr(node, "_saved_dim", None) == 0
+    return cuts and not hasattr(node.next_functions[0][0], "variable")
 
 
 def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:

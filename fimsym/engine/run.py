@@ -224,10 +224,13 @@ class Run:
         if self._expected or not self.roads.second or self.functional.stochastic:
             return
         whole = seconds / inputs * (self.own or inputs)
-        if whole < _LONG:
+        # A single input, which goes first, takes longer than one among several.
+        alone = self.count == 0 and inputs != self.own and seconds < _LONG
+        if whole < _LONG or alone:
             return
         self._expected = True
         span = f"the {self.own} inputs" if self.own else f"{inputs} inputs"
+        span += " of this process" if self.ranks.world > 1 else ""
         self._tell(
             f"judged by the first pieces of work, exact second derivatives take about "
             f'{duration(whole)} for {span}. second_derivative="stochastic" estimates them with '
