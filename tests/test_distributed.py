@@ -281,7 +281,8 @@ def test_torchrun_prints_and_writes_once(tmp_path):
 
 def test_torchrun_fails_with_one_message(tmp_path):
     np.savez(tmp_path / "data.npz", x=inputs(7, 4).numpy(), y=np.array([0, 1, 2, 3, 0, 1, 2]))
-    status, out, err = torchrun(tmp_path, "data.npz", "-o", "out.safetensors")
+    asked = ("--quantities", "empirical")
+    status, out, err = torchrun(tmp_path, "data.npz", "-o", "out.safetensors", *asked)
     assert (status, out) == (1, "")
     (message,) = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert "rank 1 of 2 failed: ShapeError: label 3 of input 1 does not fit" in message

@@ -69,7 +69,7 @@ class Alignment:
         if found is None and not graph.moves:
             found = self._probe(several[:_PROBED], graph)
         if found is None or not found.sure:
-            found = self._probe(several, graph) or Known({})
+            found = self._probe(several, graph) or self._probe(inputs, graph) or Known({})
         self._lately = weakref.ref(graph), found
         if not graph.moves:
             self._known[key] = found

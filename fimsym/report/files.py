@@ -146,7 +146,8 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, dict[str, Any]], dict
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("of") != what:
-                raise ValueError(f"it holds {metadata.get('of', 'other tensors')}")
+                found = f"an {metadata['of']}" if "of" in metadata else "other tensors"
+                raise ValueError(f"it holds {found}")
             for key in json.loads(metadata["order"]):
                 quantity, _, name = key.partition("/")
                 named.setdefault(quantity, {})[name] = file.get_tensor(key)
