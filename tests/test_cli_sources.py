@@ -27,6 +27,22 @@ class Reading(nn.Module):
     def forward(self, x):
         open("mask.bin")
         return self.layer(x)
+
+class Talking(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 3)
+        print("made")
+
+    def forward(self, x):
+        print("called")
+        return super().forward(x)
+
+class Blunt(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 3)
+
+    def forward(self, x):
+        raise RuntimeError("no kernel")
 """
 FAMILY = """
 name = "seeded"
@@ -87,13 +103,24 @@ def test_a_module_that_fails_is_named_with_the_place(folder, command, text):
     [
         ("..wrong_nets:make", "package.module:factory"),
         (".wrong_nets:make", "package.module:factory"),
-        ("wrong_nets.py:make", "cannot import 'wrong_nets.py'"),
+        ("wrong_nets.py:make", "that is wrong_nets:make"),
+        ("nets/wrong_nets.py:make", "that is wrong_nets:make"),
         ("wrong_nets:leaving", "failed: SystemExit: no licence, in "),
         ("wrong_nets:Reading", "Error: the model failed: FileNotFoundError: "),
+        ("wrong_nets:Blunt", "wrong_nets.py, line "),
     ],
 )
 def test_a_model_that_cannot_be_made_or_run(folder, model, message):
     refused(run("analyze", model=model), message)
+
+
+@pytest.mark.parametrize("command", ["analyze", "estimate"])
+def test_what_a_model_prints_is_not_in_the_json(folder, command):
+    shown = run(command, "--json", model="wrong_nets:Talking")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["inputs"] == 7
+    assert "made" in shown.stderr
+    assert "called" in shown.stderr
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ MISTAKES = {
         UnsupportedError,
         "no shape yet",
     ),
-    "wrong width": (lambda: mlp(4, 3), inputs(2, 5), {}, ShapeError, r"refuses a batch.*\[2, 5\]"),
+    "wrong width": (lambda: mlp(4, 3), inputs(2, 5), {}, ShapeError, r"fails on a batch.*\[2, 5\]"),
     "nothing trainable": (
         lambda: mlp(4, 3).requires_grad_(False),
         inputs(2, 4),

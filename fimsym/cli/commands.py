@@ -13,7 +13,7 @@ from fimsym import __version__
 from fimsym.cli.analyze import analyze_command
 from fimsym.cli.audit import audit_command
 from fimsym.cli.estimate import estimate_command
-from fimsym.cli.failures import told, where
+from fimsym.cli.failures import placed, told, where
 from fimsym.cli.plan import plan_command
 from fimsym.cli.printing import echo, print_json, print_table
 from fimsym.cli.processes import INTERRUPTED, print_error, print_interruption
@@ -30,7 +30,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FimsymError as error:
-            print_error(str(error))
+            print_error(placed(error))
             ctx.exit(2)
         except KeyboardInterrupt:
             print_interruption("interrupted; nothing was written")

@@ -24,6 +24,12 @@ def told(error: BaseException) -> str:
     return said if isinstance(error, SyntaxError) else said + where(error)
 
 
+def placed(error: BaseException) -> str:
+    """Return an error's text, and the place in the user's code that caused it."""
+    place = where(error.__cause__).removeprefix(", in ") if error.__cause__ else ""
+    return f"{error} It arose in {place}." if place and place not in str(error) else str(error)
+
+
 def where(error: BaseException) -> str:
     """Return file and line of the user's code that an error arose in, or in a call of.
 

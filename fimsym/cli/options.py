@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,8 @@ class Given:
             SpecError: a constant is called like an argument of the function.
         """
         bound = with_constants(function, self.constants, self.positional[2])
-        return bound(*before, *self.positional, **self.named, **options)
+        with _prints_apart():
+            return bound(*before, *self.positional, **self.named, **options)
 
 
 @contextlib.contextmanager
@@ -142,7 +144,8 @@ def opened(
             )
     spec = read(family)
     values = read_constants(constants, spec)
-    network, inputs = load_model(model, weights), load_data(data)
+    with _prints_apart():
+        network, inputs = load_model(model, weights), load_data(data)
     with together(_device(device, network)) as place:
         named = {"link": link, "groups": groups, "max_memory": max_memory}
         named |= {"device": place, "progress": not as_json}
@@ -152,6 +155,11 @@ def opened(
 def finite(value: float) -> float | None:
     """Return a number JSON can hold; it has no infinity."""
     return value if math.isfinite(value) else None
+
+
+def _prints_apart() -> contextlib.AbstractContextManager:
+    """Send what the user's code prints to standard error; the result alone is on the output."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _device(name: str | None, network: torch.nn.Module) -> torch.device:

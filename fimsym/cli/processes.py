@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fimsym.cli.failures import placed
 from fimsym.errors import FimsymError
 
 if TYPE_CHECKING:
@@ -57,5 +58,5 @@ def together(device: torch.device) -> Iterator[torch.device]:
             yield place
         except FimsymError as error:
             if launched_rank() == 0:
-                click.echo(f"Error: {error}", err=True)
+                click.echo(f"Error: {placed(error)}", err=True)
             sys.exit(2)

@@ -41,6 +41,11 @@ def load_model(path: str, weights: Path | None = None) -> nn.Module:
         raise SpecError(
             f"expected a model as package.module:factory, such as nets:make; got {path!r}."
         )
+    if place.endswith(".py"):
+        raise SpecError(
+            f"expected a module in --model, not its file; got {path!r}. In the folder that holds "
+            f"it, that is {Path(place).stem}:{name}."
+        )
     found = _imported(place)
     if not hasattr(found, name):
         raise SpecError(f"{place} has no {name!r}.{nearest(name, dir(found))}")

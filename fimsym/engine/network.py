@@ -261,7 +261,7 @@ def _explained(network, inputs) -> Iterator[None]:
                 f"them ({reason}). Convert them with X.to({network.dtype})."
             ) from error
         raise ShapeError(
-            f"the model refuses a batch of shape {list(inputs.shape)} and {inputs.dtype}: "
+            f"the model fails on a batch of shape {list(inputs.shape)} and {inputs.dtype}: "
             f"{reason}. Expected inputs [batch, …] as the model was trained on."
         ) from error
 
