@@ -114,6 +114,17 @@ def behind_a_gate(self, x):
     return self.o(Cubed.apply(torch.tanh(self.l(x[:, :3]))) + x[:, 3:] * torch.tanh(self.n(z)))
 
 
+def in_another_order(self, x):
+    gate = torch.relu(x[:, :1] - 5)
+    return self.o(torch.tanh(self.l(x)) + gate * self.l(x.flip(0)).flip(0).sin())
+
+
+def opened_late():
+    x = inputs(40, 2)
+    x[20:, 0] += 7
+    return [x]
+
+
 def encoder():
     return nn.TransformerEncoderLayer(3, 1, 4, dropout=0.0)
 
@@ -176,6 +187,7 @@ CASES = {
         {"a": linear(3, 4), "e": encoder, "b": linear(3, 4), "o": linear(4, 3)},
         sorted_by_task,
     ),
+    "in another order later": (in_another_order, LINEAR, opened_late),
     "as many selected": (
         selected,
         LINEAR,

@@ -80,8 +80,9 @@ def agreeing(graph: Graph, leaves) -> Known:
         except (RuntimeError, ValueError, IndexError):
             continue
         agreeing[name] = [fitting[0] for fitting in orders]
-        vanishes = truth[name] is not None and not bool(truth[name].any())
-        sure &= not vanishes and all(len(fitting) == 1 for fitting in orders)
+        shown = [truth[name], *(plain[use.node] for use in uses)]
+        sure &= all(g is None or bool(g.any()) for g in shown)
+        sure &= all(len(fitting) == 1 for fitting in orders)
     taken = {use.node: use for name in agreeing for use in known[name]}
     held = {
         node: g.numel() // batch for node, g in plain.items() if node in taken and g is not None
