@@ -164,17 +164,22 @@ def time_rounds(name: str, entrants: Sequence[str], settings: Settings) -> dict[
 
 
 def fixed_cost(settings: Settings) -> dict[str, list[float]]:
-    """Return seconds of calls of `fimsym.analyze` on one and on two inputs of the mlp."""
+    """Return seconds of calls of `fimsym.analyze` on one and on two inputs of the mlp.
+
+    The network is a new one for each, and the one of the call before for those "again".
+    """
     start(settings)
     case = CASES["mlp"]
-    run = ours()(copy_of(case, settings.device), case)
-    times: dict[str, list[float]] = {"1": [], "2": []}
+    times: dict[str, list[float]] = {"one": [], "one, again": [], "two": [], "two, again": []}
     for turn in range(4 * settings.rounds + 2):
-        for rows in (1, 2):
+        for name in times:
+            if not name.endswith("again"):
+                run = ours()(copy_of(case, settings.device), case)
+            rows = 1 if name.startswith("one") else 2
             batches = [x.to(settings.device) for x in case.batches(1, rows)]
             seconds, _ = timed(run, batches, settings.device)
             if turn >= 2:  # after the warm-up
-                times[str(rows)].append(seconds)
+                times[name].append(seconds)
     return times
 
 

@@ -137,14 +137,11 @@ def _fixed(settings: Settings) -> dict:
     outcome = isolated(measure.fixed_cost, settings, seconds=settings.seconds + OVERHEAD)
     if outcome.status != "ok":
         return {"milliseconds": None, "message": describe(outcome)}
-    times = {rows: [1e3 * second for second in found] for rows, found in outcome.value.items()}
-    low, _, high = statistics.quantiles(times["1"], n=4)
+    times = {name: [1e3 * second for second in found] for name, found in outcome.value.items()}
     return {
-        "milliseconds": statistics.median(times["1"]),
-        "low": low,
-        "high": high,
-        "two_inputs": statistics.median(times["2"]),
-        "message": "one input of the mlp",
+        "milliseconds": statistics.median(times["one"]),
+        "quartiles": {name: statistics.quantiles(found, n=4) for name, found in times.items()},
+        "message": "one input of the mlp, the first call on a network",
     }
 
 

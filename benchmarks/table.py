@@ -108,13 +108,18 @@ def _spread(result: Result, unit: Result) -> str:
 
 
 def _fixed(fixed: Mapping) -> Section:
-    header = ("one input, ms", "quartiles", "two inputs, ms", "")
-    text = "`fimsym.analyze` of the mlp on a single input: what a call costs whatever the data."
+    header = ("inputs", "ms", "quartiles")
+    text = (
+        "`fimsym.analyze` of the mlp on one and two inputs: what a call costs whatever the data. "
+        "The network is a new one for each call, or that of the call before, *again*."
+    )
     if fixed["milliseconds"] is None:
-        return Section("Fixed cost", text, header, (("–", "–", "–", fixed["message"]),))
-    quartiles = f"{fixed['low']:.2f} to {fixed['high']:.2f}"
-    row = (f"{fixed['milliseconds']:.2f}", quartiles, f"{fixed['two_inputs']:.2f}", "")
-    return Section("Fixed cost", text, header, (row,))
+        return Section("Fixed cost", text, header, ((fixed["message"], "–", "–"),))
+    rows = tuple(
+        (name, f"{median:.2f}", f"{low:.2f} to {high:.2f}")
+        for name, (low, median, high) in fixed["quartiles"].items()
+    )
+    return Section("Fixed cost", text, header, rows)
 
 
 def _linear_row(axis: str, record: Mapping) -> tuple[str, ...]:
@@ -217,7 +222,8 @@ The exact diagonal of a network's Fisher information I: one call of `fimsym.anal
 batches, which returns V₁ as well, against every package that has an exact diagonal, looping over
 the same batches. All take turns in one process, forward and backward of a loss between any two of
 them; times are multiples of that, medians over the rounds, and *spread* is their range. Float32,
-random weights and inputs. Set-up that a package needs once is not timed.
+random weights and inputs. Set-up that a package needs once for a network is not
+timed; fimsym needs none, and keeps what its first call finds out about a network's operations.
 
 * *fimsym / it*: below one, fimsym with V₁ is faster than the package without. ≈ is an estimate from
   {checked} batches, where more would take too long.

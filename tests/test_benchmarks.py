@@ -138,7 +138,10 @@ def test_rounds_take_turns_until_the_time_limit(small):
 
 
 def test_fixed_cost_and_contenders_without_the_switch(monkeypatch):
-    assert set(measure.fixed_cost(Settings(threads=1, rounds=1))) == {"1", "2"}
+    found = measure.fixed_cost(Settings(threads=1, rounds=1))
+    assert {name: len(times) for name, times in found.items()} == dict.fromkeys(
+        ("one", "one, again", "two", "two, again"), 4
+    )
     monkeypatch.setattr(fimsym, "analyze", lambda model, data, *, input_variance=True: None)
     assert contenders.switchable()
     names = [entrant.name for entrant in contenders.contenders(networks.CASES["mlp"])]
@@ -223,7 +226,7 @@ def record():
                      "description": "", "message": ""},
         "outputs C": {"exponent": None, "description": "", "message": "too slow"},
     }  # fmt: skip
-    fixed = {"milliseconds": 9.0, "low": 8.0, "high": 10.0, "two_inputs": 9.5, "message": ""}
+    fixed = {"milliseconds": 9.0, "quartiles": {"one": (8.0, 9.0, 10.0)}, "message": ""}
     others = {"evaluators": {"rows": [{"family": "beta", "ns": 1.5}], "count": 3}}
     return Record({"cores": "2"}, {"mlp": results()}, {"mlp": 1e-15}, fixed, linear, others)
 

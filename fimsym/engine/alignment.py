@@ -5,17 +5,21 @@ that example's output alone. That is not read off shapes: in float64, backward p
 random weight for every example must return that weight at its rows, and the uses of a
 parameter together must give its plain gradient. The first chunk of every size, the
 fourth, the 16th and so on are then compared with some of their examples run apart.
+
+What one call has found out about a network holds for the next ones, whatever its parameters are
+by then: it is about operations and rows, and gradients that vanish have shown nothing.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fimsym.engine import graph as graphs
 from fimsym.engine.backward import at_nodes
@@ -30,6 +34,8 @@ Uses = Mapping[str, list[Use]]
 
 _PROBED = 8
 _APART = 2
+_OF_MODELS: MutableMapping[nn.Module, dict[tuple, Known]] = weakref.WeakKeyDictionary()
+"""What earlier calls have found out, for each model that still exists."""
 
 
 class Alignment:
@@ -42,7 +48,9 @@ class Alignment:
     def __init__(self, network: Network):
         self._network = network
         self._double = network.double
-        self._known: dict[tuple, Known] = {}
+        self._network_key = network.theta.dtype, tuple(network.shapes.items())
+        self._lasting = _OF_MODELS.setdefault(network.model, {})
+        self._known: ChainMap[tuple, Known] = ChainMap({}, self._lasting)
         self._lately: tuple[Callable[[], Graph | None], Known] = lambda: None, Known({})
         self._generator = torch.Generator().manual_seed(0)
         self._compared: dict[tuple, int] = {}
@@ -58,7 +66,7 @@ class Alignment:
         It is found out anew from all inputs where others may have shown too little, or where
         rows may go elsewhere each time.
         """
-        key = _key(graph)
+        key = self._key(graph)
         found = self._known.get(key)
         if found is not None and found.sure:
             return found
@@ -73,11 +81,16 @@ class Alignment:
         self._lately = weakref.ref(graph), found
         if not graph.moves:
             self._known[key] = found
+            if found.sure and found.orders:
+                self._lasting[key] = found
         return found
 
     def forget(self, graph: Graph) -> None:
         """Leave every parameter of such graphs to the functional road."""
-        self._known[_key(graph)] = Known({})
+        self._known[self._key(graph)] = Known({})
+
+    def _key(self, graph: Graph) -> tuple:
+        return *self._network_key, *_key(graph)
 
     def _probe(self, inputs: Tensor, graph: Graph) -> Known | None:
         """Return what holds for such graphs; None if these inputs have another.

@@ -1,0 +1,126 @@
+"""What a call finds out about a network, and what may have changed before the next one."""
+
+import copy
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+import fimsym
+from fimsym.engine.alignment import _OF_MODELS
+from tests.networks import build, flat, inputs
+from tests.reference import enumeration
+
+
+class Gated(nn.Module):
+    """Adds up positions, which come first, behind a gate; while it is shut, one of them counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        positions = torch.tanh(self.layer(x.transpose(0, 1)))
+        return self.head(positions[0] + self.gate * positions.sum(0))
+
+
+class Crossed(nn.Module):
+    """Uses a layer for every example, and behind a gate once more in another way."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.way = way
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.layer(x)) + self.gate * self.way(self.layer, x))
+
+
+CROSSED = {
+    "as an input of itself": lambda layer, x: layer(layer(x).sin()),
+    "transposed": lambda layer, x: x @ layer.weight,
+    "squared": lambda layer, x: x @ layer.weight.square(),
+    "cut": lambda layer, x: x * layer.weight[1],
+}
+
+
+def perceptron():
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def measured(model, x, quantities="all"):
+    return fimsym.analyze(model, x, family="categorical", quantities=quantities, progress=False)
+
+
+def compared(model, x):
+    found, truth = measured(model, x), enumeration.moments("categorical", model, x)
+    assert len(found.values) == 4
+    for name, value in found.values.items():
+        torch.testing.assert_close(flat(value), truth[name], rtol=1e-9, atol=1e-14)
+
+
+def test_a_second_call_finds_out_nothing_anew(monkeypatch):
+    model, x = build(perceptron), inputs(9, 4)
+    measured(model, x)
+    other = copy.deepcopy(model)
+    monkeypatch.setattr("fimsym.engine.alignment.agreeing", None)
+    for _ in range(2):
+        model[0].weight.data.mul_(-0.7)
+        compared(model, x)
+    with pytest.raises(TypeError, match="not callable"):
+        measured(other, x)
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-3])
+@pytest.mark.parametrize("way", CROSSED)
+def test_a_gate_that_opens_between_two_calls(way, first):
+    model, x = build(lambda: Crossed(CROSSED[way])), inputs(8, 4)
+    for gate in (first, 0.7, -0.2, 0.0):
+        model.gate.data.fill_(gate)
+        compared(model, x)
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-3])
+def test_positions_that_count_from_the_second_call_on(first):
+    model, x = build(Gated), inputs(8, 3, 4)
+    for gate in (first, 0.7, -0.2, 0.0):
+        model.gate.data.fill_(gate)
+        compared(model, x)
+
+
+def test_examples_that_mix_from_the_second_call_on():
+    mixed = build(lambda: Crossed(lambda layer, x: layer(x.flip(0)).sin()))
+    del mixed.gate
+    mixed.register_buffer("gate", torch.zeros(()))
+    compared(mixed, inputs(8, 4))
+    mixed.gate.data.fill_(0.7)
+    with pytest.raises(fimsym.DomainError, match="the rest of the batch"):
+        measured(mixed, inputs(8, 4))
+
+
+def test_a_layer_replaced_or_frozen_between_two_calls():
+    model, x = build(perceptron), inputs(9, 4)
+    compared(model, x)
+    model[0].weight.requires_grad_(False)
+    assert measured(model, x).frozen == ("0.weight",)
+    model[0].weight.requires_grad_(True)
+    model[0], model[2] = build(lambda: nn.Linear(4, 7)), build(lambda: nn.Linear(7, 3))
+    compared(model, x)
+    model[1] = nn.ReLU()
+    compared(model, x)
+    narrow = measured(copy.deepcopy(model).float(), x.float()).fisher
+    assert measured(model.float(), x.float()).fisher["0.weight"].equal(narrow["0.weight"])
+
+
+def test_what_is_kept_of_a_model_goes_with_it():
+    gc.collect()
+    before = len(_OF_MODELS)
+    model = build(perceptron)
+    measured(model, inputs(5, 4))
+    assert len(_OF_MODELS) == before + 1
+    del model
+    gc.collect()
+    assert len(_OF_MODELS) == before
