@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fimsym
+from fimsym.engine.graph import Graph
 from tests.networks import build, inputs
 
 
@@ -125,6 +126,65 @@ def opened_late():
     return [x]
 
 
+def rows_along_two_axes(self, x):
+    batch, some, others, _ = x.shape
+    z = torch.tanh(self.l(x.permute(1, 0, 2, 3).reshape(-1, 2)))
+    return self.o(z.reshape(some, batch, others, 4).sum((0, 2)))
+
+
+def packed(how):
+    """Tokens without padding, and how they are added up for each record."""
+
+    def forward(self, x):
+        mask = x[:, :, 2] > 0
+        lengths = mask.sum(1)
+        return self.o(how(torch.tanh(self.l(x[mask][:, :2])), lengths))
+
+    return forward
+
+
+def by_matrix(z, lengths):
+    owner = torch.arange(len(lengths)).repeat_interleave(lengths)
+    return nn.functional.one_hot(owner, len(lengths)).T.to(z) @ z
+
+
+def by_table(z, lengths):
+    starts, steps = lengths.cumsum(0) - lengths, torch.arange(int(lengths.max()))
+    found = nn.functional.embedding((starts[:, None] + steps).clamp(max=len(z) - 1), z)
+    return (found * (steps < lengths[:, None])[:, :, None]).sum(1)
+
+
+def by_columns(z, lengths):
+    return torch.stack([columns.sum(1) for columns in z.T.split(lengths.tolist(), 1)])
+
+
+def of_lengths(*lengths):
+    x = inputs(len(lengths), max(lengths) + 1, 3)
+    x[:, :, 2] = torch.arange(max(lengths) + 1) < torch.tensor(lengths)[:, None]
+    return x
+
+
+def dispatched(self, x):
+    """Give every token a place at one of two experts, by products with matrices of data."""
+    tokens = x.reshape(-1, 2)
+    hot = nn.functional.one_hot((tokens[:, 0] <= 0).long(), 2)
+    place = nn.functional.one_hot((hot.cumsum(0) - 1) * hot, len(tokens))
+    given = (hot[:, :, None] * place).to(tokens)
+    taken = torch.einsum("tec,td->ecd", given, tokens)
+    z = torch.stack([torch.tanh(self.l(taken[0])), torch.tanh(self.n(taken[1]))])
+    return self.o(torch.einsum("tec,ecd->td", given, z).reshape(len(x), -1, 4).sum(1))
+
+
+EXPERTS = {"l": lambda: nn.Linear(2, 4), "n": lambda: nn.Linear(2, 4), "o": lambda: nn.Linear(4, 3)}
+
+
+def balanced(but):
+    x = inputs(20, 2, 2)
+    x[:, :, 0] = torch.tensor([1.0, -1.0]) * (x[:, :, 0].abs() + 0.1)
+    x[but, 1, 0] *= -1
+    return [x]
+
+
 def encoder():
     return nn.TransformerEncoderLayer(3, 1, 4, dropout=0.0)
 
@@ -188,6 +248,20 @@ CASES = {
         sorted_by_task,
     ),
     "in another order later": (in_another_order, LINEAR, opened_late),
+    "positions along one axis, then another": (
+        rows_along_two_axes,
+        LINEAR,
+        lambda: [inputs(6, 1, 3, 2), inputs(6, 3, 1, 2)],
+    ),
+    **{
+        f"packed, added up {how.__name__}": (
+            packed(how),
+            LINEAR,
+            lambda: [of_lengths(*[2] * 6), of_lengths(1, 3, 3, 1, 1, 3)],
+        )
+        for how in (by_matrix, by_table, by_columns)
+    },
+    "one token dispatched elsewhere": (dispatched, EXPERTS, lambda: balanced([17])),
     "as many selected": (
         selected,
         LINEAR,
@@ -267,6 +341,18 @@ def test_the_order_of_data_changes_nothing(name, quantities):
             least = 1e-14 * size[0] ** (1 if k == 0 else 2)
             gap = (value[parameter].reshape(exact[k].shape) - exact[k]).abs().max()
             assert gap <= 1e-9 * size[k] + least, (parameter, k)
+
+
+def test_a_second_comparison_is_made_where_the_first_fails(monkeypatch):
+    monkeypatch.setattr(Graph, "layout", ())
+    model, (x,) = made(dispatched, **EXPERTS), balanced(range(8, 20))
+    found = fimsym.analyze(model, x, "categorical", progress=False)
+    assert found.roads["l.weight"] == "functional"
+    truth = truth_of(model, [x])
+    for name, value in found.fisher.items():
+        torch.testing.assert_close(
+            value, truth[name][0].reshape(value.shape), rtol=1e-9, atol=1e-14
+        )
 
 
 def test_the_variance_over_inputs_of_a_certain_answer():

@@ -1,5 +1,6 @@
 """The structured and shared roads: what they take, and that they equal the functional one."""
 
+import copy
 import gc
 import weakref
 
@@ -139,6 +140,7 @@ def both(model, data, monkeypatch, **options):
     taken = fimsym.analyze(model, data, **given)
     monkeypatch.setattr(alignment, "agreeing", lambda graph, leaves: Known({}))
     monkeypatch.setattr(curvatures, "examine", lambda network, inputs: Examined())
+    monkeypatch.setattr(alignment, "_OF_MODELS", weakref.WeakKeyDictionary())
     return taken, fimsym.analyze(model, data, **given)
 
 
@@ -641,7 +643,7 @@ def test_a_gradient_is_compared_in_all_of_its_rows(monkeypatch):
     model, data = build(convolution), networks.inputs(7, 2, 6, 6)
     whole = fimsym.analyze(model, data, "categorical", progress=False)
     monkeypatch.setattr(probe, "_BLOCK", 1)
-    found = fimsym.analyze(model, data, "categorical", progress=False)
+    found = fimsym.analyze(copy.deepcopy(model), data, "categorical", progress=False)
     assert found.roads == whole.roads
     assert "functional" not in found.roads.values()
     true = uses.Convolution.jacobian
@@ -650,6 +652,6 @@ def test_a_gradient_is_compared_in_all_of_its_rows(monkeypatch):
         return true(use, g, part) * (1 if part.start == 0 else 1.001)
 
     monkeypatch.setattr(uses.Convolution, "jacobian", wrong)
-    planted = fimsym.analyze(model, data, "categorical", progress=False)
+    planted = fimsym.analyze(copy.deepcopy(model), data, "categorical", progress=False)
     assert planted.roads["0.weight"] == "functional"
     torch.testing.assert_close(planted.fisher["0.weight"], whole.fisher["0.weight"])

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fimsym.engine import graph as graphs
 from fimsym.engine.backward import at_nodes
+from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Network
 from fimsym.engine.probe import Known, agreeing, near, ordered, random_weights
@@ -74,12 +75,13 @@ class Alignment:
         if lately() is graph:
             return held
         several = inputs if len(inputs) > 1 else inputs.repeat_interleave(2, 0)
-        if found is None and not graph.moves:
+        fixed = graph.layout is not None
+        if found is None and fixed:
             found = self._probe(several[:_PROBED], graph)
         if found is None or not found.sure:
             found = self._probe(several, graph) or self._probe(inputs, graph) or Known({})
         self._lately = weakref.ref(graph), found
-        if not graph.moves:
+        if fixed:
             self._known[key] = found
             if found.sure and found.orders:
                 self._lasting[key] = found
@@ -88,9 +90,10 @@ class Alignment:
     def forget(self, graph: Graph) -> None:
         """Leave every parameter of such graphs to the functional road."""
         self._known[self._key(graph)] = Known({})
+        self._lasting.pop(self._key(graph), None)
 
     def _key(self, graph: Graph) -> tuple:
-        return *self._network_key, *_key(graph)
+        return *self._network_key, *_key(graph), graph.layout
 
     def _probe(self, inputs: Tensor, graph: Graph) -> Known | None:
         """Return what holds for such graphs; None if these inputs have another.
@@ -101,7 +104,8 @@ class Alignment:
         try:
             h, leaves = self._double.traced(inputs)
             exact = graphs.read(h, leaves)
-            if _key(exact) != _key(graph):
+            elsewhere = len(graph.h) > 1 and exact.layout != graph.layout
+            if _key(exact) != _key(graph) or elsewhere:
                 return None
             rows = min(len(h), len(graph.h))
             fine = near(graph.h.detach()[:rows].double(), h.detach()[:rows], 1e-2)
@@ -109,13 +113,29 @@ class Alignment:
         except (RuntimeError, NotImplementedError, AttributeError):
             return Known({})  # the functional road says what such a model lacks
 
+    def is_due(self, graph: Graph, inputs: Tensor, swept: bool = True) -> bool:
+        """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph and size.
+
+        Batched backward passes of some operations are wrong at some sizes only.
+
+        Args:
+            graph: Graph of the chunk.
+            inputs: The chunk.
+            swept: Whether autograd has taken backward passes.
+        """
+        if len(inputs) <= 1:
+            return False
+        key = _key(graph), len(inputs) if swept else 0
+        self._compared[key] = number = self._compared.get(key, 0) + 1
+        return math.log(number, 4).is_integer()
+
     def holds(
         self,
         graph: Graph,
         uses: Uses,
         found: Sweep | None,
         inputs: Tensor,
-        centred: bool,
+        law: Classes | None,
     ) -> bool:
         """Tell whether some examples of a chunk, run apart, say the same.
 
@@ -127,15 +147,12 @@ class Alignment:
             uses: Every use to be trusted, for each parameter.
             found: Gradients of every output at each node; None to leave them out.
             inputs: The chunk.
-            centred: Something may have been subtracted from all outputs alike.
+            law: Whose directions gradients are taken along; None for all outputs.
         """
-        size = len(inputs) if found is None or found.swept else 0
-        if len(inputs) <= 1 or not self._is_due(graph, size):
-            return True
         rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
         rows = rows.to(inputs.device)
-        w = random_weights(graph.h.shape[1], graph.h)
-        w = w - w.mean() if centred else w
+        w = random_weights(graph.h.shape[1] if law is None else law.directions, graph.h)
+        seeds = w.expand_as(graph.h) if law is None else law.seeds(w)
 
         along = () if found is None else found.chain.along(rows)
         chained = {node: (w @ g).unsqueeze(1) for node, g, _ in along}
@@ -147,18 +164,18 @@ class Alignment:
             places = _places(g.shape[1], len(inputs), use.order, rows)
             return torch.tensordot(w, g[:, places.flatten()], dims=1).unflatten(0, places.shape)
 
-        if self._apart(self._network, graph, uses, mixed, inputs, rows, w):
+        if self._apart(self._network, graph, uses, mixed, inputs, rows, seeds):
             return True
         if self._network.dtype == torch.float64:
             return False
-        plain = _along(graph, uses, w)
+        plain = _along(graph, uses, seeds)
         for use in (use for named in uses.values() for use in named):
             one = plain[use.node]
             if found is not None and use.node in found and one is not None:
                 whole = torch.tensordot(w, found.of(use.node), dims=1)
                 if not near(whole, one, _loose(w.dtype)):
                     return False
-        return self._holds_in_double(graph, uses, inputs, rows, w.double())
+        return self._holds_in_double(graph, uses, inputs, rows, seeds.double())
 
     def holds_along(
         self,
@@ -177,8 +194,6 @@ class Alignment:
             inputs: The chunk.
             seed: r, [batch, output].
         """
-        if len(inputs) <= 1 or not self._is_due(graph, len(inputs)):
-            return True
         rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
         rows = rows.to(inputs.device)
 
@@ -194,16 +209,7 @@ class Alignment:
             return False
         return self._holds_in_double(graph, uses, inputs, rows, seed.double())
 
-    def _is_due(self, graph: Graph, size: int) -> bool:
-        """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph and size.
-
-        Batched backward passes of some operations are wrong at some sizes only.
-        """
-        key = _key(graph), size
-        self._compared[key] = number = self._compared.get(key, 0) + 1
-        return math.log(number, 4).is_integer()
-
-    def _holds_in_double(self, graph, uses, inputs, rows, w) -> bool:
+    def _holds_in_double(self, graph, uses, inputs, rows, seeds) -> bool:
         inputs = inputs.double() if inputs.is_floating_point() else inputs
         h, leaves = self._double.traced(inputs)
         double = graphs.read(h, leaves)
@@ -213,7 +219,7 @@ class Alignment:
             name: ordered(double.uses[name], [use.order for use in named])
             for name, named in uses.items()
         }
-        slopes = _along(double, in_order, w)
+        slopes = _along(double, in_order, seeds)
 
         def mixed(use):
             g = slopes[use.node]
@@ -221,11 +227,10 @@ class Alignment:
                 return None
             return _of_examples(use.rows(g[None])[0], len(inputs), use.order, rows)
 
-        return self._apart(self._double, double, in_order, mixed, inputs, rows, w)
+        return self._apart(self._double, double, in_order, mixed, inputs, rows, seeds)
 
-    def _apart(self, network, graph, uses, mixed, inputs, rows, w) -> bool:
-        """Compare h, what each use holds, and gradients along w [output] or [batch, output]."""
-        w = w if w.ndim == 1 else w[rows]
+    def _apart(self, network, graph, uses, mixed, inputs, rows, seeds) -> bool:
+        """Compare h, what each use holds, and gradients of Σ_b ⟨seed_b, h_b⟩."""
         h, leaves = network.traced(inputs[rows])
         apart = graphs.read(h, leaves)
         eps = 1e3 * torch.finfo(h.dtype).eps
@@ -235,7 +240,7 @@ class Alignment:
             name: ordered(apart.uses[name], [use.order for use in named])
             for name, named in uses.items()
         }
-        slopes = _along(apart, twins, w)
+        slopes = _along(apart, twins, seeds[rows])
         for name, named in uses.items():
             for use, twin in zip(named, twins[name], strict=True):
                 here, there = use.data, twin.data
@@ -261,10 +266,10 @@ def _loose(dtype: torch.dtype) -> float:
     return (1e3 * torch.finfo(dtype).eps) ** 0.5
 
 
-def _along(graph: Graph, uses: Uses, w: Tensor) -> dict[Any, Tensor | None]:
-    """Return the gradients of Σ_b ⟨w, h_b⟩ at the nodes of the uses."""
+def _along(graph: Graph, uses: Uses, seeds: Tensor) -> dict[Any, Tensor | None]:
+    """Return the gradients of Σ_b ⟨seed_b, h_b⟩ at the nodes of the uses."""
     nodes = list({use.node for named in uses.values() for use in named})
-    return at_nodes(graph.h, nodes, w.expand_as(graph.h))
+    return at_nodes(graph.h, nodes, seeds)
 
 
 def _places(rows: int, batch: int, order: str, examples: Tensor) -> Tensor:

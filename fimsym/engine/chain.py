@@ -124,6 +124,8 @@ def _transposed(layer) -> Tensor | None:
 class Chain:
     """∂h_c/∂z, and ∂²h_c/∂z_k² of single neurons, down a chain of layers, for every output c.
 
+    Under a law of classes outputs are its directions, here and wherever gradients are held.
+
     Args:
         start: Where to begin.
         depth: Number of layers.
@@ -154,6 +156,7 @@ class Chain:
     def blocks(self) -> Iterator[slice]:
         """Yield ranges of examples so small that their gradients stay in the cache."""
         batch, outputs = self._h.shape
+        outputs = outputs if self._law is None else self._law.directions
         widest = max((link.width for link in self.links), default=1)
         size = max(1, _ENTRIES // (outputs * widest))
         size = math.ceil(batch / math.ceil(batch / size))

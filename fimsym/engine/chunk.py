@@ -197,7 +197,7 @@ class Chunk:
         """
         if self.law is None:
             return self.head.values(self.asked, self.h[rows], u, v)
-        return with_digits(functools.partial(self._by_law, self.law[rows]), self.h[rows], u, v)
+        return self._of_law(with_digits(self.law[rows].of_precision, self.h[rows], u, v))
 
     def _keep(self, node, rows: slice, found: Mapping[str, Tensor]) -> None:
         if node not in self.neurons:
@@ -245,8 +245,9 @@ class Chunk:
             return self.head.values(self.asked, h, u, torch.zeros_like(u))
         values = {}
         if self.first and self.law is not None:
-            take = functools.partial(self._by_law, self.law[rows], own=own)
-            return take(h, u, None) if own else with_digits(take, h, u, None)
+            more, law = self.first != ("fisher",), self.law[rows]
+            take = functools.partial(law.of_precision, with_variance=more, own=own)
+            return self._of_law(take(h, u, None) if own else with_digits(take, h, u, None))
         if self.first:
             values = self.head.values(self.first, h, u, None)
         return self._with_zeros(values, u[:, 0])
@@ -260,14 +261,6 @@ class Chunk:
         """Return the quantities asked for; those that are missing vanish."""
         zeros = like.new_zeros(()).expand_as(like)
         return {quantity: values.get(quantity, zeros) for quantity in self.asked}
-
-    def _by_law(
-        self, law: Classes, h: Tensor, u: Tensor, v: Tensor | None, own: bool = False
-    ) -> dict[str, Tensor]:
-        """Return the quantities asked for, by a law or its like in the dtype of h."""
-        law = law if law.p.dtype == h.dtype else Classes(h)
-        more = v is not None or self.first != ("fisher",)
-        return self._of_law(law.moments(u, v, more, own))
 
     def _of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self._with_zeros(values, values["fisher"])

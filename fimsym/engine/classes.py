@@ -9,6 +9,7 @@ Source: Soen & Sun (2024), section 3: I = Σ_c p_c ũ_c² and V₁ = Σ_c p_c (�
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +24,24 @@ _ROUNDING = 2e-5
 """Largest bound on the relative error of central moments in float32; else float64 is taken."""
 
 
+class _Weights(NamedTuple):
+    """p_c and p_c / p_t of the classes but t, and p_t, each [batch, 1, direction or 1]."""
+
+    p: Tensor
+    odds: Tensor
+    likeliest: Tensor
+
+    def of(self, rows: slice | Tensor) -> _Weights:
+        """Return those of some inputs."""
+        return _Weights(*(weights[rows] for weights in self))
+
+
 class Classes:
     """The law of one label, and what follows from its logits alone.
+
+    Centred derivatives have mean zero, so that those of one class follow from the others': no
+    gradient of the likeliest class t is taken, ũ_t = −Σ_{c≠t} p_c ũ_c / p_t. The last class is at
+    its place.
 
     Args:
         h: Natural parameters, [batch, output].
@@ -32,18 +49,35 @@ class Classes:
 
     def __init__(self, h: Tensor):
         self.top = h.argmax(-1)
+        self.dtype = h.dtype
         self._double = torch.softmax(h.double(), -1)
-        self.p = self._double.to(h.dtype).unsqueeze(1)
+
+    @property
+    def directions(self) -> int:
+        """Number of classes whose derivatives are taken."""
+        return self._double.shape[-1] - 1
 
     @functools.cached_property
     def _others(self) -> Tensor:
         """Probabilities with 0 for the likeliest class."""
         return self._double.scatter(-1, self.top[:, None], 0.0)
 
+    @functools.cached_property
+    def _weights(self) -> _Weights:
+        likeliest = self._double.gather(-1, self.top[:, None])
+        p = self._without_likeliest(self._double)
+        found = (x.unsqueeze(1).to(self.dtype) for x in (p, p / likeliest, likeliest))
+        return _Weights(*found)
+
+    def _without_likeliest(self, values: Tensor) -> Tensor:
+        """Return values of the classes, [batch, output], as [batch, direction]."""
+        return values.scatter(-1, self.top[:, None], values[:, -1:])[:, :-1]
+
     def __getitem__(self, rows: slice | Tensor) -> Classes:
         """Return the law of some inputs."""
         found = object.__new__(Classes)
-        found.top, found._double, found.p = self.top[rows], self._double[rows], self.p[rows]
+        found.top, found._double, found.dtype = self.top[rows], self._double[rows], self.dtype
+        found._weights = self._weights.of(rows)
         return found
 
     def lag(self, w: Tensor) -> Tensor:
@@ -59,18 +93,45 @@ class Classes:
         return self._others.to(w.dtype) @ w - rest * w[self.top]
 
     def centred(self, w: Tensor, lag: Tensor) -> Tensor:
-        """Return w_c − Σ_j p_j w_j.
+        """Return w_c − Σ_j p_j w_j of the classes but the likeliest.
 
         Args:
             w: [output, feature].
             lag: What `lag` returns.
 
         Returns:
-            [batch, output, feature].
+            [batch, direction, feature].
         """
-        found = w - (w[self.top] + lag).unsqueeze(1)
-        found[torch.arange(len(lag), device=w.device), self.top] = -lag
+        mean = (w[self.top] + lag).unsqueeze(1)
+        found = w[:-1] - mean
+        place = self.top.clamp(max=self.directions - 1)
+        moved = torch.where(place == self.top, self.directions, place)
+        found[torch.arange(len(lag), device=w.device), place] = w[moved] - mean.squeeze(1)
         return found
+
+    def seeds(self, w: Tensor) -> Tensor:
+        """Return what to weight u of every class by for Σ_d w_d ũ_d over the directions d.
+
+        Args:
+            w: [direction].
+
+        Returns:
+            [batch, output].
+        """
+        found = torch.cat([w, w.new_zeros(1)]).repeat(len(self.top), 1)
+        moved = found.gather(-1, self.top[:, None])
+        found[:, -1:] = moved
+        found.scatter_(-1, self.top[:, None], 0.0)
+        return found - w.sum() * self._double.to(w.dtype)
+
+    def completed(self, u: Tensor) -> Tensor:
+        """Return ũ of every class, [..., batch, output], from [..., batch, direction]."""
+        at = self.top[:, None].expand(*u.shape[:-1], 1)
+        likeliest = -(u * self._weights.odds.squeeze(1)).sum(-1, keepdim=True)
+        found = torch.cat([u, likeliest], -1)  # there, the last class is in its place if it is t
+        moved = found.gather(-1, at)
+        found[..., -1:] = moved
+        return found.scatter_(-1, at, likeliest)
 
     def moments(
         self, u: Tensor, v: Tensor | None, with_variance: bool, own: bool = False
@@ -78,38 +139,30 @@ class Classes:
         """Return the quantities of derivatives whose means are zero, each [batch, param].
 
         Args:
-            u: ũ, [batch, output, param].
+            u: ũ, [batch, direction, param].
             v: ṽ, likewise; without it I, and V₁ if asked for, are all.
             with_variance: Return more than I.
             own: Whether u may be overwritten.
         """
         names = QUANTITIES if v is not None else QUANTITIES[: 2 if with_variance else 1]
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
         size = max(1, _ENTRIES // max(1, u[:1].numel()))
+        found: dict[str, list[Tensor]] = {name: [] for name in names}
         for first in range(0, max(1, len(u)), size):
             rows = slice(first, first + size)
-            square = torch.square(u[rows], out=u[rows] if own else None)
-            fisher = self._weighted_sum(rows, square)
-            found["fisher"].append(fisher)
-            if not with_variance:
-                continue
-            square.sub_(fisher)
-            if v is not None:
-                product = square * v[rows]
-                found["covariance"].append(self._weighted_sum(rows, product).neg_())
-                bent = torch.square(v[rows], out=product)
-                found["variance_negative_hessian"].append(self._weighted_sum(rows, bent))
-            found["variance_score_squared"].append(self._weighted_sum(rows, square.square_()))
+            given = u[rows], None if v is None else v[rows], len(names) > 1, own
+            for name, value in zip(names, _moments(self._weights.of(rows), *given), strict=True):
+                found[name].append(value)
         return {
             name: (torch.cat(parts) if len(parts) > 1 else parts[0]).squeeze(1)
             for name, parts in found.items()
         }
 
-    def _weighted_sum(self, rows: slice, values: Tensor) -> Tensor:
-        p = self.p[rows]
-        if p.shape[-1] > _LONGEST:
-            return (p.mT * values).sum(1, keepdim=True)
-        return torch.bmm(p, values)
+    def of_precision(
+        self, h: Tensor, u: Tensor, v: Tensor | None, with_variance: bool = True, own: bool = False
+    ) -> dict[str, Tensor]:
+        """Return `moments` in the dtype of h, these inputs' natural parameters."""
+        law = self if h.dtype == self.dtype else Classes(h)
+        return law.moments(u, v, with_variance, own)
 
     def moments_of_outputs(self) -> dict[str, Tensor]:
         """Return I = p_c q_c and V₁ = p_c q_c (p_c − q_c)², q = 1 − p, each [batch, output].
@@ -120,7 +173,7 @@ class Classes:
         q = (1 - self._double).scatter_(-1, self.top[:, None], rest)
         fisher = self._double * q
         variance = (self._double - q).square_().mul_(fisher)
-        return dict(zip(QUANTITIES, (x.to(self.p.dtype) for x in (fisher, variance)), strict=False))
+        return dict(zip(QUANTITIES, (x.to(self.dtype) for x in (fisher, variance)), strict=False))
 
     def moments_of_columns(self, columns: Columns) -> dict[str, Tensor]:
         """Return I and V₁ of u = w for every input, each [batch, param].
@@ -142,6 +195,35 @@ class Classes:
             exact = _central(p[rows], columns.precise, self.top[rows], about[rows])
             fisher[rows], variance[rows] = (value.to(fisher.dtype) for value in exact[:2])
         return dict(zip(QUANTITIES, (fisher, variance), strict=False))
+
+
+def _moments(weights: _Weights, u: Tensor, v: Tensor | None, more: bool, own: bool) -> list[Tensor]:
+    """Return I, V₁ if more is wanted, and V₂ and Cov(Î₁, Î₂) if v is given, [batch, 1, param]."""
+
+    def mean(others: Tensor, of_likeliest: Tensor) -> Tensor:
+        return _sum(weights.p, others).addcmul_(weights.likeliest, of_likeliest)
+
+    top = _sum(weights.odds, u).square_()
+    square = torch.square(u, out=u if own else None)
+    fisher = mean(square, top)
+    if not more:
+        return [fisher]
+    square.sub_(fisher)
+    top.sub_(fisher)
+    bent = []
+    if v is not None:
+        bent_top = _sum(weights.odds, v).neg_()
+        product = square * v
+        covariance = mean(product, top * bent_top).neg_()
+        bent = [mean(torch.square(v, out=product), bent_top.square_()), covariance]
+    return [fisher, mean(square.square_(), top.square_()), *bent]
+
+
+def _sum(weights: Tensor, values: Tensor) -> Tensor:
+    """Return Σ_c w_c x_c, [batch, 1, param]."""
+    if weights.shape[-1] > _LONGEST:
+        return (weights.mT * values).sum(1, keepdim=True)
+    return torch.bmm(weights, values)
 
 
 class Columns:

@@ -37,6 +37,11 @@ class Second:
         self._given = network, inputs, law
 
     @property
+    def law(self) -> Classes | None:
+        """Whose directions they are taken along; None for all outputs."""
+        return self._given[2]
+
+    @property
     def zero(self) -> frozenset[str]:
         """Parameters whose second derivatives vanish."""
         return self.record.zero
@@ -146,7 +151,7 @@ class Curvatures:
         width = use.shape[0] if not isinstance(use, Product) or use.transposed else use.shape[1]
         h = expansion.h.detach()
         cost = second.cost(name).times(len(h), both=h.shape[1])
-        whole = h.new_zeros(*h.shape, width)
+        whole = h.new_zeros(len(h), expansion.outputs, width)
         try:
             for rows, column in tiles(cost, width, 1, limit, h.element_size()):
                 if shifts:

@@ -57,6 +57,11 @@ class Expansion:
         self._replay: Replay | None = None
         self.owned: set[int] = set()
 
+    @property
+    def outputs(self) -> int:
+        """Number of outputs, or of the law's directions."""
+        return self.h.shape[1] if self._law is None else self._law.directions
+
     def plan_of(self, name: str) -> Plan:
         """Return what there is to do when a parameter moves."""
         return self.tape.plan(self.tape.sources[name])
@@ -84,13 +89,12 @@ class Expansion:
         place, sizes = self.tape.sources[name], (len(along), len(across))
         with torch.no_grad():
             known = self.tape.plan(place, True)
-            found = self.prepare().curvatures(known, {place: start}, *sizes)
+            u, v = self.prepare().curvatures(known, {place: start}, *sizes)
         zero = self.h.detach().new_zeros(1, 1, *self.h.shape)
-        u, v = (
-            (zero if part is None else part).expand(*sizes, -1, -1).permute(2, 3, 0, 1)
-            for part in found
-        )
-        return u, v
+        if v is not None and self._law is not None:
+            v = self._law.completed(v)
+        u, v = ((zero if part is None else part).expand(*sizes, -1, -1) for part in (u, v))
+        return u.permute(2, 3, 0, 1), v.permute(2, 3, 0, 1)
 
     def _entries(self, name: str, rows: Some, columns: Some) -> tuple[Tangent, Tensor, Tensor]:
         """Return the tangent of a parameter along its entries, and their rows and columns."""
@@ -261,15 +265,13 @@ class Expansion:
 
     def _agree(self, adjoints: Mapping[int, Tensor | None]) -> bool:
         """Compare gradients of all outputs with one plain backward pass."""
-        w = random_weights(self.h.shape[1], self.h)
-        w = w if self._law is None else w - w.mean()
         if not adjoints:
             return True
+        w = random_weights(self.outputs, self.h)
+        seeds = w.expand_as(self.h) if self._law is None else self._law.seeds(w)
         values = [self.tape.values[place] for place in adjoints]
         given: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
-        plain = torch.autograd.grad(
-            [self.h], values, [w.expand_as(self.h)], allow_unused=True, **given
-        )
+        plain = torch.autograd.grad([self.h], values, [seeds], allow_unused=True, **given)
         loose = (1e3 * torch.finfo(self.h.dtype).eps) ** 0.5
         wholes = (torch.zeros_like(one) if g is None else torch.tensordot(w, g, dims=1)
                   for g, one in zip(adjoints.values(), plain, strict=True))  # fmt: skip

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
 
+from fimsym.engine.layout import layout
 from fimsym.engine.uses import Affine, Convolution, Lookup, Product, Use
 
 ELEMENTWISE = {
@@ -30,13 +30,6 @@ _BATCHED_BADLY = {"PreluKernelBackward0"}
 _SAME = {"ReshapeAliasBackward0": "ViewBackward0"}
 """Which of the two a reshape becomes depends on who watches."""
 _LOOPED = {"ConvolutionBackward0"}
-_MOVING = (
-    "Index", "Gather", "Scatter", "MaskedS", "Sort", "Topk", "Take", "Put", "PackPadded",
-    "_PackPadded", "Segment", "Unique",
-)  # fmt: skip
-"""How operations begin that put rows where data say."""
-_CUTTING = ("Split", "UnsafeSplit", "Slice")
-"""How those begin that may cut rows by lengths that are data."""
 
 
 @dataclasses.dataclass
@@ -85,22 +78,15 @@ class Graph:
         return {name: tuple(map(each, uses or ())) for name, uses in self.uses.items()}
 
     @functools.cached_property
-    def moves(self) -> bool:
-        """Whether rows may belong to other examples in the next forward pass that is alike."""
-        return any(map(_moves, self.nodes))
+    def layout(self) -> tuple[int, ...] | None:
+        """Where examples lie in results; None where rows may belong to others the next time."""
+        found = layout((self.nodes[0], self.h.output_nr), len(self.h))
+        return None if found is None else tuple(found.values())
 
     @property
     def loops(self) -> bool:
         """Whether backward passes for several outputs are better taken one by one."""
         return any(node.name() in _LOOPED | _BATCHED_BADLY for node in self.nodes)
-
-
-def _moves(node: Any) -> bool:
-    """Tell whether an operation may put rows elsewhere each time: by data, or by unknown code."""
-    if node.name().startswith(_MOVING) or issubclass(type(node), BackwardCFunction):
-        return True
-    cuts = node.name().startswith(_CUTTING) and getattr(node, "_saved_dim", None) == 0
-    return cuts and not hasattr(node.next_functions[0][0], "variable")
 
 
 def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:

@@ -130,7 +130,8 @@ class Roads:
             compared: `add` has compared them with some examples run apart.
         """
         uses = self.alignment.uses(graph, inputs)
-        if not compared and not self.alignment.holds(graph, uses, None, inputs, False):
+        due = not compared and self.alignment.is_due(graph, inputs)
+        if due and not self.alignment.holds(graph, uses, None, inputs, None):
             self.alignment.forget(graph)
             uses = {}
         for name in set(self.network.names) - uses.keys():
@@ -145,10 +146,10 @@ class Roads:
         bounds = not bounded.NAMES.isdisjoint(self.asked)  # their norms change with centring
         law = None if bounds else self.head.classes(graph.h.detach())
         found = Sweep(start, graph, nodes, not graph.loops, law, self.second)
-        centred = law is not None
-        if not self.alignment.holds(graph, uses, found, inputs, centred):
+        due = self.alignment.is_due(graph, inputs, bool(found.swept))
+        if due and not self.alignment.holds(graph, uses, found, inputs, law):
             found = Sweep(start, graph, nodes, False, law, self.second)
-            if graph.loops or not self.alignment.holds(graph, uses, found, inputs, centred):
+            if graph.loops or not self.alignment.holds(graph, uses, found, inputs, law):
                 self.alignment.forget(graph)
                 uses = {}
         chunk = Chunk(self.head, self.asked, self.blocks, graph, start, found, law, sums, count)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fimsym.engine.allocations import out_of_memory
 from fimsym.engine.backward import batched_vjp, vjp
 from fimsym.engine.chain import Chain, Start, slope_between
 from fimsym.engine.classes import Classes
@@ -29,7 +30,8 @@ class Sweep:
         graph: The graph.
         nodes: Where gradients are wanted.
         batched: Let autograd take all outputs in one batched backward pass.
-        law: Take ∂(h_c − Σ_j p_j h_j)/∂(result) instead, with p of this law held fixed.
+        law: Take ∂(h_c − Σ_j p_j h_j)/∂(result) instead, with p of this law held fixed, for each
+            of its directions.
         second: Take second derivatives down the chain, too.
 
     Attributes:
@@ -74,8 +76,8 @@ def _swept(edge, nodes, places, seeds, batched) -> list[Tensor | None]:
     its place; the slope of that is the same for every seed.
     """
     ends = [GradientEdge(place, 0) for place in places]
-    if batched and len(seeds) > 1:
-        rows = batched_vjp(edge, ends, seeds)
+    rows = _batched(edge, ends, seeds) if batched and len(seeds) > 1 else None
+    if rows is not None:
         slopes = _slopes(nodes, places, [None if g is None else g[0] for g in rows])
         pairs = zip(rows, slopes, strict=True)
         return [g if slope is None else g * slope for g, slope in pairs]
@@ -94,6 +96,16 @@ def _swept(edge, nodes, places, seeds, batched) -> list[Tensor | None]:
             else:
                 torch.mul(g, slope, out=whole[number])
     return found
+
+
+def _batched(edge, ends, seeds) -> list[Any] | None:
+    """Return the gradients for every seed in one pass, None if an operation does not allow that."""
+    try:
+        return batched_vjp(edge, ends, seeds)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        return None
 
 
 def _slopes(nodes, places, likes) -> list[Tensor | None]:

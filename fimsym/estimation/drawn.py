@@ -167,6 +167,8 @@ class Drawn:
         return roads | dict.fromkeys(rest, "functional")
 
     def _holds(self, piece: Piece, found: dict[Any, Tensor | None], seeds: Tensor) -> bool:
+        if not self._alignment.is_due(piece.graph, piece.inputs):
+            return True
         first = {node: None if g is None else g[0] for node, g in found.items()}
         seed = seeds[0].to(piece.graph.h)
         return self._alignment.holds_along(piece.graph, piece.uses, first, piece.inputs, seed)
