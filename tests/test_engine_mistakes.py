@@ -42,7 +42,29 @@ class RootOfZero(nn.Linear):
         return super().forward(x) + (self.weight * 0).abs().sqrt().sum()
 
 
+class Listed(nn.Module):
+    """Uses a weight once more, from a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.tied = [self.layer.weight]
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x)) @ self.tied[0][:, :3]
+
+
+def hooked():
+    """Return a layer whose output a hook scales by a parameter that it holds."""
+    model = mlp(4, 3)
+    model.scale = scale = nn.Parameter(torch.tensor(1.3, dtype=torch.float64))
+    model[0].register_forward_hook(lambda module, given, output: output * scale)
+    return model
+
+
 MISTAKES = {
+    "listed": (Listed, inputs(2, 4), {}, UnsupportedError, "'layer.weight' through what is no"),
+    "hooked": (hooked, inputs(2, 4), {}, UnsupportedError, "'scale' through what is no attribute"),
     "empty": (lambda: mlp(4, 3), inputs(0, 4), {}, ShapeError, "data is empty"),
     "empty iterable": (lambda: mlp(4, 3), [], {}, ShapeError, "data is empty"),
     "nan input": (

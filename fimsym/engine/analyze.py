@@ -16,7 +16,7 @@ from fimsym.engine.bounded import bounds_of
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.memory import budget
-from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.models import differentiable_kernels, differentiating
 from fimsym.engine.network import Network
 from fimsym.engine.quantities import QUANTITIES, check_grouping, check_quantities
 from fimsym.engine.run import Run
@@ -100,7 +100,7 @@ def analyze(
         Soen & Sun (2024), Lemma 3.1; formulas from ``fimsym derive``.
     """
     torch.empty(2**24, dtype=torch.uint8)
-    with sharing() as ranks, differentiable_kernels(), torch.enable_grad():
+    with sharing() as ranks, differentiable_kernels(), differentiating():
         check_keywords(analyze, family, constants)
         head = Head(family, link, constants)
         asked = check_quantities(quantities)

@@ -93,7 +93,7 @@ class Bent:
         chunk = self._chunk
         slots = slots_of(use, chunk.batch)
         examples = torch.arange(chunk.batch, device=slots.device).unsqueeze(1)
-        owner = torch.empty_like(use.indices)
+        owner = torch.empty_like(use.indices, dtype=torch.long)
         flat = split_rows(torch.arange(len(owner), device=slots.device), chunk.batch, use.order)
         owner[flat] = examples.expand_as(flat)
         cut = self._tiles(name, slots.shape[1], use.shape[1])

@@ -47,7 +47,23 @@ def check_outputs(
             "the model's output does not depend on any trainable parameter; expected a "
             "differentiable model. Look for .detach(), torch.no_grad() or NumPy in its forward."
         )
+    _check_registered(network, h, leaves)
     return h, leaves
+
+
+def _check_registered(network: Network, h: Tensor, leaves: dict[str, Tensor]) -> None:
+    """Raise UnsupportedError if the model takes a parameter from elsewhere than its modules."""
+    ours = {id(leaf) for leaf in leaves.values()}
+    names = {id(parameter): name for name, parameter in network.model.named_parameters()}
+    for node in walk(h.grad_fn):
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in ours and id(variable) in names:
+            raise UnsupportedError(
+                f"the model uses its parameter {names[id(variable)]!r} through what is no "
+                "attribute of a module, such as a list, a function or a hook that holds it; its "
+                "derivatives there would be missing. Give it to the module that uses it, as in "
+                "self.weight = other.weight, and take it from there."
+            )
 
 
 def check_own_functions(network: Network, inputs: Tensor) -> None:

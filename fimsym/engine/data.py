@@ -160,6 +160,7 @@ def placed(batch: Batch, network: Network) -> Batch:
     inputs, labels = batch
     device, dtype = network.device, network.dtype
     inputs = inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)
+    inputs = inputs.clone() if inputs.is_inference() else inputs  # those have no version
     return inputs, None if labels is None else labels.to(device)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
+from torch.utils._pytree import tree_leaves, tree_map
 from typing_extensions import override
 
 from fimsym.errors import DomainError, UnsupportedError
@@ -96,12 +97,26 @@ class Unrounded(TorchFunctionMode):
         if func is not Tensor.view:  # by which numbers are read as others
             args = tuple(map(self._at_least, args))
             kwargs = {name: self._at_least(value) for name, value in kwargs.items()}
-        return func(*args, **kwargs)
+        if func in (Tensor.type_as, Tensor.to) and isinstance(args[-1], Tensor):
+            args = (*args[:-1], self._wide(args[-1]))
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            given = args, kwargs
+            if all(self._wide(value) is value for value in tree_leaves(given)):
+                raise
+            args, kwargs = tree_map(self._wide, given)  # tensors that are neither buffers nor given
+            return func(*args, **kwargs)
 
     def _at_least(self, argument: Any) -> Any:
         if not isinstance(argument, torch.dtype) or not argument.is_floating_point:
             return argument
         return torch.promote_types(argument, self._dtype)
+
+    def _wide(self, argument: Any) -> Any:
+        if not isinstance(argument, Tensor) or not argument.is_floating_point():
+            return argument
+        return argument.to(self._at_least(argument.dtype))  # itself, if it is wide enough
 
 
 @contextlib.contextmanager
@@ -114,6 +129,13 @@ def differentiable_kernels() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextlib.contextmanager
+def differentiating() -> Iterator[None]:
+    """Record graphs, whatever a caller has switched off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextlib.contextmanager
