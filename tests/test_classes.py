@@ -33,7 +33,7 @@ def _centred(h, w):
     return law.centred(w, law.lag(w))
 
 
-@pytest.mark.parametrize("outputs", [3, 10, 700])
+@pytest.mark.parametrize("outputs", [2, 3, 10, 700])
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-13), (torch.float32, 2e-5)])
 def test_centred_gradients_give_the_same_moments(outputs, dtype, rounding):
     h = _logits(outputs).to(dtype)
@@ -50,7 +50,7 @@ def test_centred_gradients_give_the_same_moments(outputs, dtype, rounding):
     assert torch.equal(some[BOTH[1]], found[BOTH[1]][rows])
 
 
-@pytest.mark.parametrize("outputs", [3, 6])
+@pytest.mark.parametrize("outputs", [2, 3, 6])
 def test_second_derivatives_join_in(outputs):
     h = _logits(outputs)
     given = [torch.randn(outputs, 4, dtype=torch.float64) for _ in "uv"]
@@ -58,6 +58,16 @@ def test_second_derivatives_join_in(outputs):
     expected = CATEGORICAL.moments(h, *(w.expand(5, outputs, 4) for w in given))
     for quantity, value in Classes(h).moments(u, v, True).items():
         torch.testing.assert_close(value, getattr(expected, quantity), rtol=1e-9, atol=1e-15)
+
+
+def test_two_classes_next_to_one_half():
+    """V₁ is 10⁻¹² I² there: the difference of two squares would have lost it."""
+    h = torch.tensor([[0.3, 0.3 + 1e-6], [0.3, 0.3]], dtype=torch.float64)
+    w = torch.randn(2, 4, dtype=torch.float64)
+    expected = CATEGORICAL.moments(h, w.expand(2, 2, 4))
+    found = Classes(h).moments(_centred(h, w), None, True)
+    for quantity in BOTH:
+        torch.testing.assert_close(found[quantity], getattr(expected, quantity), rtol=1e-9, atol=0)
 
 
 def test_long_batches_are_cut(monkeypatch):
@@ -89,7 +99,7 @@ def test_the_likeliest_class_keeps_its_small_deviation():
     )
 
 
-@pytest.mark.parametrize("outputs", [3, 10])
+@pytest.mark.parametrize("outputs", [2, 3, 10])
 def test_directions_are_those_of_all_classes_but_the_likeliest(outputs):
     h, w = _logits(outputs), torch.randn(outputs, 4, dtype=torch.float64)
     law, p = Classes(h), h.softmax(1)
@@ -129,7 +139,7 @@ def test_columns_are_taken_in_double_where_float_is_too_short():
         torch.testing.assert_close(found[quantity].double(), value, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("outputs", [3, 6, 700])
+@pytest.mark.parametrize("outputs", [2, 3, 6, 700])
 def test_moments_of_outputs_equal_the_evaluator(outputs):
     h = _logits(outputs)
     expected = Head("bernoulli", None, {}).of_outputs(BOTH, h - log_sum_of_others(h))

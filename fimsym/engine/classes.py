@@ -9,10 +9,13 @@ Source: Soen & Sun (2024), section 3: I = Σ_c p_c ũ_c² and V₁ = Σ_c p_c (�
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from fimsym.generated import evaluator
 
 QUANTITIES = ("fisher", "variance_score_squared", "variance_negative_hessian", "covariance")
 """What there are shortcuts for."""
@@ -48,6 +51,7 @@ class Classes:
     """
 
     def __init__(self, h: Tensor):
+        self.h = h
         self.top = h.argmax(-1)
         self.dtype = h.dtype
         self._double = torch.softmax(h.double(), -1)
@@ -76,7 +80,8 @@ class Classes:
     def __getitem__(self, rows: slice | Tensor) -> Classes:
         """Return the law of some inputs."""
         found = object.__new__(Classes)
-        found.top, found._double, found.dtype = self.top[rows], self._double[rows], self.dtype
+        found.h, found.top, found.dtype = self.h[rows], self.top[rows], self.dtype
+        found._double = self._double[rows]
         found._weights = self._weights.of(rows)
         return found
 
@@ -145,6 +150,8 @@ class Classes:
             own: Whether u may be overwritten.
         """
         names = QUANTITIES if v is not None else QUANTITIES[: 2 if with_variance else 1]
+        if self.directions == 1:
+            return self._of_two(u, v, names)
         size = max(1, _ENTRIES // max(1, u[:1].numel()))
         found: dict[str, list[Tensor]] = {name: [] for name in names}
         for first in range(0, max(1, len(u)), size):
@@ -156,6 +163,17 @@ class Classes:
             name: (torch.cat(parts) if len(parts) > 1 else parts[0]).squeeze(1)
             for name, parts in found.items()
         }
+
+    def _of_two(self, u: Tensor, v: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the quantities of two classes: those of a Bernoulli law of their difference."""
+        gap = -(self.h[:, :1] - self.h[:, 1:]).abs()
+        u = u / self._weights.likeliest
+        v = None if v is None else v / self._weights.likeliest
+        law = evaluator("bernoulli")
+        if names == ("fisher",):
+            return {"fisher": law.fisher(gap, u)}
+        found = law.moments(gap, u, v)
+        return {name: getattr(found, name) for name in names}
 
     def of_precision(
         self, h: Tensor, u: Tensor, v: Tensor | None, with_variance: bool = True, own: bool = False

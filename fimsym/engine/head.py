@@ -230,7 +230,7 @@ class Head:
         is_one = (
             self.spec.name == "categorical"
             and self._to_natural is None
-            and outputs.shape[1] > 2
+            and outputs.shape[1] > 1
             and outputs.dtype in (torch.float32, torch.float64)
         )
         return classes.Classes(outputs) if is_one else None
