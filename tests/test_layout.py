@@ -173,6 +173,14 @@ STEERED = {
     "the same by broadcasting": lambda: (owners()[:, :, None] * rows()).sum(1),
     "the same through a row of parameters": lambda: owners() @ (constant(10, 4) + parameter(4)),
     "the same through a product": lambda: owners() @ (constant(10, 3) @ parameter(3, 4)),
+    "a parameter repeated, plus data": lambda: (
+        owners() @ (constant(10, 4) + (parameter(4) + parameter(1, 4).expand(10, 4)))
+    ),
+    "repeated, times data": lambda: owners() @ (constant(10, 4) * parameter(4).repeat(10, 1)),
+    "stacked, times data": lambda: (
+        owners() @ (constant(10, 4) * torch.stack([parameter(4)] * 10)).tanh()
+    ),
+    "data times a vector": lambda: owners() @ (constant(10, 12) @ parameter(12))[:, None],
     "indices": lambda: rows()[torch.arange(BATCH)],
     "a mask": lambda: rows()[torch.arange(10) % 2 == 0],
     "a table of results": lambda: fn.embedding(torch.arange(BATCH), rows()),
@@ -194,6 +202,8 @@ STEERED = {
     "written rows": lambda: constant(BATCH, 4).index_put((torch.arange(BATCH),), rows(BATCH)),
     "repeated rows": lambda: rows(BATCH).repeat(2, 1).reshape(BATCH, -1),
     "unknown code": lambda: Turned.apply(rows(BATCH)),
+    "unknown code by a known name": lambda: Sin.apply(rows(BATCH)),
+    "a recurrence along rows": lambda: recurrence(constant(BATCH, 1, 4)),
 }  # fmt: skip
 
 
@@ -209,11 +219,21 @@ class Turned(torch.autograd.Function):
         return grads[0].flip(0)
 
 
+class Sin(Turned):
+    """Called like an operation of torch."""
+
+
+def recurrence(x):
+    layer = nn.LSTM(4, 4)
+    z = layer(x.float().expand(-1, BATCH, -1) * parameter(4).float())[0]
+    return z.flatten(1)
+
+
 @pytest.mark.parametrize("name", STEERED)
 def test_what_data_may_steer_has_none(name):
     h = STEERED[name]()
     assert len(h) == BATCH
-    assert placed(fn.linear(torch.tanh(h), parameter(3, h.shape[1]))) is None
+    assert placed(fn.linear(torch.tanh(h), parameter(3, h.shape[1]).to(h.dtype))) is None
 
 
 def test_a_single_example_is_everywhere():

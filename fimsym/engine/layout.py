@@ -9,6 +9,7 @@ indices, cuts and sorting of them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
 from fimsym.engine.placement import (
@@ -19,7 +20,6 @@ from fimsym.engine.placement import (
     Edge,
     Result,
     Unplaced,
-    follows_from_parameters,
     kind_of,
 )
 
@@ -35,13 +35,13 @@ def layout(root: Edge, batch: int) -> dict[Edge, int] | None:
     """
     if batch == 1:
         return {}
-    found, stack = {root: 1}, [root]
+    found, stack, grown = {root: 1}, [root], {}
     try:
         while stack:
             node, number = stack.pop()
             if not node.next_functions:
                 continue
-            result = Result(node, number, batch, found[node, number])
+            result = Result(node, number, batch, found[node, number], grown)
             for argument, outer in _RULES[kind_of(node)](result):
                 edge = node.next_functions[argument]
                 if edge not in found:
@@ -49,7 +49,7 @@ def layout(root: Edge, batch: int) -> dict[Edge, int] | None:
                     stack.append(edge)
                 elif found[edge] != outer:
                     return None
-    except (Unplaced, KeyError, AttributeError, IndexError, TypeError):
+    except (Unplaced, KeyError, AttributeError, IndexError, TypeError, RecursionError):
         return None
     return found
 
@@ -136,7 +136,8 @@ def _stacked(result: Result) -> Iterator[Edge]:
 
 
 def _indexed(result: Result) -> Iterator[Edge]:
-    if follows_from_parameters(result.node.next_functions[0][0]):
+    with contextlib.suppress(Unplaced):
+        result.of_parameters(0)
         return
     indices = [axis for axis, index in enumerate(result.node._saved_indices) if index is not None]
     if indices[0] <= result.axis or indices != list(range(indices[0], indices[-1] + 1)):
@@ -214,6 +215,8 @@ def _looked_up(result: Result) -> Iterator[Edge]:
 
 
 def _recurrent(result: Result) -> Iterator[Edge]:
+    if result.axis != len(result.shape) - 2:
+        raise Unplaced
     result.of_parameters(1, None)
     yield from result.at(0, 1)
 

@@ -52,12 +52,14 @@ class Result:
         number: Which of its results.
         batch: Number of examples.
         outer: Entries that examples come after.
+        grown: What is known of results of parameters, see `_grown`.
     """
 
     node: Any
     number: int
     batch: int
     outer: int
+    grown: dict[Any, bool | None]
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
@@ -99,13 +101,14 @@ class Result:
     def of_parameters(self, first: int, count: int | None = 1) -> None:
         """Raise Unplaced unless arguments follow from parameters alone."""
         for other, _ in self.node.next_functions[first:][:count]:
-            if other is not None and not follows_from_parameters(other):
+            if other is not None and _grown(other, self.grown) is None:
                 raise Unplaced
 
 
 def kind_of(node: Any) -> str:
-    """Return what an operation is, without the number of the overload."""
-    return node.name().rpartition("Backward")[0]
+    """Return what an operation of torch is, without the number of the overload."""
+    name, _, number = node.name().rpartition("Backward")
+    return name if number.isdigit() else node.name()  # functions of the user's own have no number
 
 
 def _shape(edge: Edge) -> tuple[int, ...]:
@@ -114,15 +117,40 @@ def _shape(edge: Edge) -> tuple[int, ...]:
     return tuple(node._input_metadata[number].shape if leaf is None else leaf.shape)
 
 
-def follows_from_parameters(node: Any) -> bool:
-    """Tell whether no row of data can be in what leads to the result of an operation."""
+def _grown(node: Any, known: dict[Any, bool | None]) -> bool | None:
+    """Tell whether a result of parameters is larger than they are; None if data may shape it.
+
+    Rows of a parameter that was repeated may be multiplied by rows of data, so that its use there
+    has as many; what is no larger than before meets data as one row.
+    """
+    if node not in known:
+        known[node] = _grows(node, known)
+    return known[node]
+
+
+def _grows(node: Any, known: dict[Any, bool | None]) -> bool | None:
     if not node.next_functions:
-        return hasattr(node, "variable")
-    kind, given = kind_of(node), [edge for edge in node.next_functions if edge[0] is not None]
+        return False if hasattr(node, "variable") else None
+    kind, edges = kind_of(node), node.next_functions
+    given = [edge for edge in edges if edge[0] is not None]
     if kind not in _PLAIN:
-        return False
-    if len(given) < len(node.next_functions):
-        largest = max(math.prod(_shape(edge)) for edge in given)
-        if kind in PRODUCTS or math.prod(_shape((node, 0))) > largest:
-            return False
-    return all(follows_from_parameters(other) for other, _ in given)
+        return None
+    parts = [_grown(other, known) for other, _ in given]
+    if None in parts:
+        return None
+    largest = max(math.prod(_shape(edge)) for edge in given)
+    grown = any(parts) or math.prod(_shape((node, 0))) > largest
+    if len(given) == len(edges) or _with_number(node):
+        return grown
+    rows_of_data = kind in PRODUCTS or (kind == "Mv" and edges[0][0] is None)
+    return None if grown or rows_of_data else False
+
+
+def _with_number(node: Any) -> bool:
+    """Tell whether the argument that follows from no parameter is a single number."""
+    names = ("_saved_self", "_saved_other")
+    missing = [
+        name for name, (other, _) in zip(names, node.next_functions, strict=False) if not other
+    ]
+    values = [getattr(node, name, None) for name in missing]
+    return bool(values) and all(value is not None and value.numel() == 1 for value in values)
