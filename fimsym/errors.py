@@ -40,5 +40,10 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
+def reason(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where there is none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class AccuracyWarning(UserWarning):
     """A formula loses most of its digits somewhere in its domain."""

@@ -49,6 +49,35 @@ def test_constants_that_are_no_buffers(name, quantities):
         torch.testing.assert_close(flat(value), truth[quantity], rtol=0, atol=float(1e-5 * size))
 
 
+def written(z, a):
+    found = a.new_zeros(len(z), 4)
+    found[torch.arange(len(z))] = z
+    return found.index_add(0, torch.arange(len(z)), z @ torch.ones_like(a))
+
+
+def kept(z, a):
+    state = a[:1].expand(len(z), -1).clone()
+    state[torch.arange(len(z))] = z
+    return state
+
+
+def test_constants_that_are_written_to():
+    model, x = build(lambda: Constant(written)).float(), inputs(6, 4).float()
+    found = fimsym.analyze(model, x, "categorical", progress=False)
+    truth = enumeration.moments("categorical", model, x)["fisher"].double()
+    torch.testing.assert_close(flat(found.fisher), truth, rtol=1e-4, atol=1e-6)
+    with pytest.raises(fimsym.FimsymError, match="float64"):
+        fimsym.analyze(build(lambda: Constant(kept)).float(), x, "categorical", progress=False)
+
+
+def test_an_error_without_a_message():
+    def fails(z, a):
+        raise RuntimeError
+
+    with pytest.raises(fimsym.ShapeError, match="RuntimeError"):
+        fimsym.analyze(build(lambda: Constant(fails)), inputs(6, 4), "categorical", progress=False)
+
+
 def test_inputs_and_calls_under_inference_mode():
     model, x = (
         build(lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))),

@@ -19,7 +19,7 @@ from torch.func import jacfwd, jacrev, vmap
 
 from fimsym.engine.graph import pads
 from fimsym.engine.network import Block, Network
-from fimsym.errors import UnsupportedError
+from fimsym.errors import UnsupportedError, reason
 
 Derivative = Callable[[Network, Block, Tensor], Tensor]
 """(network, block, inputs [batch, …]) -> [batch, output, param]."""
@@ -176,7 +176,7 @@ class Differentiator:
             except UnsupportedError:
                 raise
             except (RuntimeError, NotImplementedError, ValueError) as error:
-                self._give_up(str(error).splitlines()[0])
+                self._give_up(reason(error))
                 continue
             if value is not None:
                 require_finite(self._network, block, value, self.order, first_row)
@@ -319,7 +319,7 @@ def curvatures_along(network, block, inputs, along, positions) -> Tensor:
         return torch.stack([_gradient(first[i], theta, retain_graph=True)[i] for i in positions])
     except (RuntimeError, NotImplementedError) as error:
         raise UnsupportedError(
-            f"the model has no second derivatives: {str(error).splitlines()[0]} "
+            f"the model has no second derivatives: {reason(error)} "
             "Replace the operation named there, or ask for fisher and variance_score_squared "
             "alone, which need first derivatives only."
         ) from None

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from fimsym.engine.accumulate import Accumulator
-from fimsym.errors import FimsymError, ShapeError
+from fimsym.errors import FimsymError, ShapeError, reason
 
 _TIMEOUT = datetime.timedelta(hours=1)
 """How long a process waits for slower ones; a killed one is noticed by torchrun at once."""
@@ -276,6 +276,6 @@ def _naming_the_lost(world: int) -> Iterator[None]:
             raise
         raise FimsymError(
             f"a process of {world} ended or did not answer in time "
-            f"({str(error).splitlines()[0][:200]}). Look for its own message; if it is only "
+            f"({reason(error)[:200]}). Look for its own message; if it is only "
             "slow, raise the timeout of init_process_group."
         ) from error

@@ -99,9 +99,13 @@ class Unrounded(TorchFunctionMode):
             kwargs = {name: self._at_least(value) for name, value in kwargs.items()}
         if func in (Tensor.type_as, Tensor.to) and isinstance(args[-1], Tensor):
             args = (*args[:-1], self._wide(args[-1]))
+        if func.__name__.startswith("new_") or func.__name__.endswith("_like"):
+            args = (self._wide(args[0]), *args[1:])
         try:
             return func(*args, **kwargs)
         except RuntimeError:
+            if _writes(func) or "out" in kwargs:
+                raise
             given = args, kwargs
             if all(self._wide(value) is value for value in tree_leaves(given)):
                 raise
@@ -117,6 +121,12 @@ class Unrounded(TorchFunctionMode):
         if not isinstance(argument, Tensor) or not argument.is_floating_point():
             return argument
         return argument.to(self._at_least(argument.dtype))  # itself, if it is wide enough
+
+
+def _writes(func: Any) -> bool:
+    """Tell whether a function changes one of its arguments."""
+    name = func.__name__
+    return name.startswith(("__set", "__i")) or (name.endswith("_") and not name.endswith("__"))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fimsym.engine.models import Unrounded, check_mode, check_parameters, without_checkpoints
-from fimsym.errors import DomainError, ShapeError, UnsupportedError
+from fimsym.errors import DomainError, ShapeError, UnsupportedError, reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,21 +248,21 @@ def _explained(network, inputs) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        if "in-place" in reason:
+        why = reason(error)
+        if "in-place" in why:
             raise UnsupportedError(
-                f"the model changes a parameter or an input in place ({reason}); expected a "
+                f"the model changes a parameter or an input in place ({why}); expected a "
                 "forward pass that leaves them alone. Write x = x + y instead of x += y."
             ) from error
         kinds = ("dtype", "should be the same")
-        if not inputs.is_floating_point() and any(text in reason for text in kinds):
+        if not inputs.is_floating_point() and any(text in why for text in kinds):
             raise DomainError(
                 f"the inputs are {inputs.dtype}, and the model, of dtype {network.dtype}, refuses "
-                f"them ({reason}). Convert them with X.to({network.dtype})."
+                f"them ({why}). Convert them with X.to({network.dtype})."
             ) from error
         raise ShapeError(
             f"the model fails on a batch of shape {list(inputs.shape)} and {inputs.dtype}: "
-            f"{reason}. Expected inputs [batch, …] as the model was trained on."
+            f"{why}. Expected inputs [batch, …] as the model was trained on."
         ) from error
 
 
@@ -277,7 +277,7 @@ def _device(device):
         return found
     except (RuntimeError, AssertionError) as error:
         raise UnsupportedError(
-            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}. Expected 'cpu', "
+            f"device {str(device)!r} cannot be used: {reason(error)}. Expected 'cpu', "
             "or 'cuda' where torch finds one."
         ) from None
 

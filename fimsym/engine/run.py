@@ -32,7 +32,7 @@ from fimsym.engine.recording import NoTape
 from fimsym.engine.roads import Roads
 from fimsym.engine.stochastic import Probing
 from fimsym.engine.work import Work, duration
-from fimsym.errors import FimsymError, ShapeError, UnsupportedError
+from fimsym.errors import FimsymError, ShapeError, UnsupportedError, reason
 from fimsym.report.progress import progress as progress_bar
 
 _LONG = 30.0
@@ -277,12 +277,12 @@ class Run:
 
 def _explained(error: RuntimeError) -> RuntimeError:
     """Return an error that says what a model does, if it is the model's fault."""
-    reason = str(error).splitlines()[0]
-    if "inplace operation" not in reason:
+    why = reason(error)
+    if "inplace operation" not in why:
         return error
     return UnsupportedError(
         "the model writes in place into what its own backward pass needs "
-        f"({reason.partition(', which')[0]}); expected x = x * y instead of x *= y there."
+        f"({why.partition(', which')[0]}); expected x = x * y instead of x *= y there."
     )
 
 

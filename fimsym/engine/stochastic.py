@@ -20,7 +20,7 @@ from torch.func import jacrev, jvp, vmap
 
 from fimsym.engine.graph import pads
 from fimsym.engine.network import Block, Network
-from fimsym.errors import SpecError, UnsupportedError
+from fimsym.errors import SpecError, UnsupportedError, reason
 
 Product = Callable[[Network, Block, Tensor, Tensor], Tensor]
 """(network, block, inputs [batch, …], z [batch, param]) -> H_c z, [batch, output, param]."""
@@ -195,7 +195,7 @@ def _along(network, block, example, z, r) -> Tensor:
         return torch.autograd.grad(first @ z, theta, **given)[0]
     except (RuntimeError, NotImplementedError) as error:
         raise UnsupportedError(
-            f"the model has no second derivatives: {str(error).splitlines()[0]} "
+            f"the model has no second derivatives: {reason(error)} "
             "Replace the operation named there, or ask for fisher and variance_score_squared "
             "alone, which need first derivatives only."
         ) from None
