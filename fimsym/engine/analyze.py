@@ -99,7 +99,7 @@ def analyze(
     Source:
         Soen & Sun (2024), Lemma 3.1; formulas from ``fimsym derive``.
     """
-    torch.empty(2**24, dtype=torch.uint8)
+    torch.empty(2**25 - 2**13, dtype=torch.uint8)
     with sharing() as ranks, differentiable_kernels(), differentiating():
         check_keywords(analyze, family, constants)
         head = Head(family, link, constants)

@@ -255,7 +255,7 @@ class Chunk:
     @property
     def _is_bent_by_link(self) -> bool:
         """Whether ∂²h/∂θ² is wanted, and differs from ∂²o/∂θ²."""
-        return self.first != self.asked and self.head.link != "natural"
+        return self.first != self.asked and not self.head.identity
 
     def _with_zeros(self, values: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
         """Return the quantities asked for; those that are missing vanish."""
