@@ -28,8 +28,12 @@ def _near(found, expected, rounding):
         assert (error <= rounding * size).all(), (quantity, (error / size).max())
 
 
+def _law(h):
+    return Head("categorical", None, {}).classes(h)
+
+
 def _centred(h, w):
-    law = Classes(h)
+    law = _law(h)
     return law.centred(w, law.lag(w))
 
 
@@ -39,7 +43,7 @@ def test_centred_gradients_give_the_same_moments(outputs, dtype, rounding):
     h = _logits(outputs).to(dtype)
     w = 3 + torch.randn(outputs, 7, dtype=torch.float64).to(dtype)
     expected = CATEGORICAL.moments(h.double(), w.double().expand(5, outputs, 7))
-    law, u = Classes(h), _centred(h, w)
+    law, u = _law(h), _centred(h, w)
     found = law.moments(u, None, True)
     _near(found, expected, rounding)
     alone = law.moments(u, None, False)
@@ -56,8 +60,20 @@ def test_second_derivatives_join_in(outputs):
     given = [torch.randn(outputs, 4, dtype=torch.float64) for _ in "uv"]
     u, v = (_centred(h, w) for w in given)
     expected = CATEGORICAL.moments(h, *(w.expand(5, outputs, 4) for w in given))
-    for quantity, value in Classes(h).moments(u, v, True).items():
+    for quantity, value in _law(h).moments(u, v, True).items():
         torch.testing.assert_close(value, getattr(expected, quantity), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("outputs", [2, 3, 10])
+def test_directions_stand_for_all_classes(outputs):
+    h, w = _logits(outputs), torch.randn(outputs, 4, dtype=torch.float64)
+    law, found = _law(h), _centred(h, w)
+    assert law.directions == found.shape[1] == (1 if outputs == 2 else outputs)
+    every = w - (h.softmax(1) @ w).unsqueeze(1)
+    torch.testing.assert_close(law.completed(found.permute(2, 0, 1)), every.permute(2, 0, 1))
+    weights = torch.linspace(-1, 2, law.directions, dtype=torch.float64)
+    mixed = torch.einsum("bo,of->bf", law.seeds(weights), w)
+    torch.testing.assert_close(mixed, torch.einsum("d,bdf->bf", weights, found))
 
 
 def test_two_classes_next_to_one_half():
@@ -65,13 +81,13 @@ def test_two_classes_next_to_one_half():
     h = torch.tensor([[0.3, 0.3 + 1e-6], [0.3, 0.3]], dtype=torch.float64)
     w = torch.randn(2, 4, dtype=torch.float64)
     expected = CATEGORICAL.moments(h, w.expand(2, 2, 4))
-    found = Classes(h).moments(_centred(h, w), None, True)
+    found = _law(h).moments(_centred(h, w), None, True)
     for quantity in BOTH:
         torch.testing.assert_close(found[quantity], getattr(expected, quantity), rtol=1e-9, atol=0)
 
 
 def test_long_batches_are_cut(monkeypatch):
-    h, u = torch.randn(9, 4), torch.randn(9, 3, 6)
+    h, u = torch.randn(9, 4), torch.randn(9, 4, 6)
     whole = Classes(h).moments(u, u, True)
     monkeypatch.setattr(classes, "_ENTRIES", 50)
     for name, value in Classes(h).moments(u, u, True).items():
@@ -89,32 +105,8 @@ def test_the_likeliest_class_keeps_its_small_deviation():
     h = torch.tensor([[40.0, 0.0, 0.0]], dtype=torch.float64)
     w = torch.tensor([[1e3], [1e3 + 1], [1e3 - 2]], dtype=torch.float64)
     rest = torch.exp(torch.tensor(-40.0, dtype=torch.float64))
-    law, found = Classes(h), _centred(h, w)
-    torch.testing.assert_close(
-        found[0, :, 0], torch.stack([rest - 2, 1 + rest]), atol=0, rtol=1e-12
-    )
-    (every,) = law.completed(found.permute(2, 0, 1))
-    torch.testing.assert_close(
-        every[0], torch.stack([rest, 1 + rest, rest - 2]), atol=0, rtol=1e-12
-    )
-
-
-@pytest.mark.parametrize("outputs", [2, 3, 10])
-def test_directions_are_those_of_all_classes_but_the_likeliest(outputs):
-    h, w = _logits(outputs), torch.randn(outputs, 4, dtype=torch.float64)
-    law, p = Classes(h), h.softmax(1)
-    assert law.directions == outputs - 1
-    every = w - (p @ w).unsqueeze(1)
-    found = _centred(h, w)
-    torch.testing.assert_close(law.completed(found.permute(2, 0, 1)), every.permute(2, 0, 1))
-    weights = torch.linspace(-1, 2, outputs - 1, dtype=torch.float64)
-    mixed = torch.einsum("bo,of->bf", law.seeds(weights), w)
-    torch.testing.assert_close(mixed, torch.einsum("d,bdf->bf", weights, found))
-    for likeliest in range(outputs):
-        one = 5.0 * torch.eye(outputs, dtype=torch.float64)[likeliest : likeliest + 1]
-        places = [c if c != likeliest else outputs - 1 for c in range(outputs - 1)]
-        expected = w - one.softmax(1) @ w
-        torch.testing.assert_close(_centred(one, w)[0], expected[places])
+    found = _centred(h, w)[0, :, 0]
+    torch.testing.assert_close(found, torch.stack([rest, 1 + rest, rest - 2]), atol=0, rtol=1e-12)
 
 
 @pytest.mark.parametrize("outputs", [3, 10, 700])

@@ -9,11 +9,10 @@ Source: Soen & Sun (2024), section 3: I = Σ_c p_c ũ_c² and V₁ = Σ_c p_c (�
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fimsym.generated import evaluator
 
@@ -27,24 +26,8 @@ _ROUNDING = 2e-5
 """Largest bound on the relative error of central moments in float32; else float64 is taken."""
 
 
-class _Weights(NamedTuple):
-    """p_c and p_c / p_t of the classes but t, and p_t, each [batch, 1, direction or 1]."""
-
-    p: Tensor
-    odds: Tensor
-    likeliest: Tensor
-
-    def of(self, rows: slice | Tensor) -> _Weights:
-        """Return those of some inputs."""
-        return _Weights(*(weights[rows] for weights in self))
-
-
 class Classes:
     """The law of one label, and what follows from its logits alone.
-
-    Centred derivatives have mean zero, so that those of one class follow from the others': no
-    gradient of the likeliest class t is taken, ũ_t = −Σ_{c≠t} p_c ũ_c / p_t. The last class is at
-    its place.
 
     Args:
         h: Natural parameters, [batch, output].
@@ -53,36 +36,24 @@ class Classes:
     def __init__(self, h: Tensor):
         self.h = h
         self.top = h.argmax(-1)
-        self.dtype = h.dtype
         self._double = torch.softmax(h.double(), -1)
+        self.p = self._double.to(h.dtype).unsqueeze(1)
 
     @property
     def directions(self) -> int:
-        """Number of classes whose derivatives are taken."""
-        return self._double.shape[-1] - 1
+        """Number of gradients that are taken."""
+        return self.h.shape[-1]
 
     @functools.cached_property
     def _others(self) -> Tensor:
         """Probabilities with 0 for the likeliest class."""
         return self._double.scatter(-1, self.top[:, None], 0.0)
 
-    @functools.cached_property
-    def _weights(self) -> _Weights:
-        likeliest = self._double.gather(-1, self.top[:, None])
-        p = self._without_likeliest(self._double)
-        found = (x.unsqueeze(1).to(self.dtype) for x in (p, p / likeliest, likeliest))
-        return _Weights(*found)
-
-    def _without_likeliest(self, values: Tensor) -> Tensor:
-        """Return values of the classes, [batch, output], as [batch, direction]."""
-        return values.scatter(-1, self.top[:, None], values[:, -1:])[:, :-1]
-
     def __getitem__(self, rows: slice | Tensor) -> Classes:
         """Return the law of some inputs."""
-        found = object.__new__(Classes)
-        found.h, found.top, found.dtype = self.h[rows], self.top[rows], self.dtype
-        found._double = self._double[rows]
-        found._weights = self._weights.of(rows)
+        found = object.__new__(type(self))
+        found.h, found.top = self.h[rows], self.top[rows]
+        found._double, found.p = self._double[rows], self.p[rows]
         return found
 
     def lag(self, w: Tensor) -> Tensor:
@@ -98,7 +69,7 @@ class Classes:
         return self._others.to(w.dtype) @ w - rest * w[self.top]
 
     def centred(self, w: Tensor, lag: Tensor) -> Tensor:
-        """Return w_c − Σ_j p_j w_j of the classes but the likeliest.
+        """Return w_c − Σ_j p_j w_j.
 
         Args:
             w: [output, feature].
@@ -107,11 +78,8 @@ class Classes:
         Returns:
             [batch, direction, feature].
         """
-        mean = (w[self.top] + lag).unsqueeze(1)
-        found = w[:-1] - mean
-        place = self.top.clamp(max=self.directions - 1)
-        moved = torch.where(place == self.top, self.directions, place)
-        found[torch.arange(len(lag), device=w.device), place] = w[moved] - mean.squeeze(1)
+        found = w - (w[self.top] + lag).unsqueeze(1)
+        found[torch.arange(len(lag), device=w.device), self.top] = -lag
         return found
 
     def seeds(self, w: Tensor) -> Tensor:
@@ -123,20 +91,18 @@ class Classes:
         Returns:
             [batch, output].
         """
-        found = torch.cat([w, w.new_zeros(1)]).repeat(len(self.top), 1)
-        moved = found.gather(-1, self.top[:, None])
-        found[:, -1:] = moved
-        found.scatter_(-1, self.top[:, None], 0.0)
-        return found - w.sum() * self._double.to(w.dtype)
+        return w - w.sum() * self._double.to(w.dtype)
 
     def completed(self, u: Tensor) -> Tensor:
         """Return ũ of every class, [..., batch, output], from [..., batch, direction]."""
-        at = self.top[:, None].expand(*u.shape[:-1], 1)
-        likeliest = -(u * self._weights.odds.squeeze(1)).sum(-1, keepdim=True)
-        found = torch.cat([u, likeliest], -1)  # there, the last class is in its place if it is t
-        moved = found.gather(-1, at)
-        found[..., -1:] = moved
-        return found.scatter_(-1, at, likeliest)
+        return u
+
+    def of_precision(
+        self, h: Tensor, u: Tensor, v: Tensor | None, with_variance: bool = True, own: bool = False
+    ) -> dict[str, Tensor]:
+        """Return `moments` in the dtype of h, these inputs' natural parameters."""
+        law = self if h.dtype == self.h.dtype else type(self)(h)
+        return law.moments(u, v, with_variance, own)
 
     def moments(
         self, u: Tensor, v: Tensor | None, with_variance: bool, own: bool = False
@@ -150,37 +116,32 @@ class Classes:
             own: Whether u may be overwritten.
         """
         names = QUANTITIES if v is not None else QUANTITIES[: 2 if with_variance else 1]
-        if self.directions == 1:
-            return self._of_two(u, v, names)
-        size = max(1, _ENTRIES // max(1, u[:1].numel()))
         found: dict[str, list[Tensor]] = {name: [] for name in names}
+        size = max(1, _ENTRIES // max(1, u[:1].numel()))
         for first in range(0, max(1, len(u)), size):
             rows = slice(first, first + size)
-            given = u[rows], None if v is None else v[rows], len(names) > 1, own
-            for name, value in zip(names, _moments(self._weights.of(rows), *given), strict=True):
-                found[name].append(value)
+            square = torch.square(u[rows], out=u[rows] if own else None)
+            fisher = self._weighted_sum(rows, square)
+            found["fisher"].append(fisher)
+            if not with_variance:
+                continue
+            square.sub_(fisher)
+            if v is not None:
+                product = square * v[rows]
+                found["covariance"].append(self._weighted_sum(rows, product).neg_())
+                bent = torch.square(v[rows], out=product)
+                found["variance_negative_hessian"].append(self._weighted_sum(rows, bent))
+            found["variance_score_squared"].append(self._weighted_sum(rows, square.square_()))
         return {
             name: (torch.cat(parts) if len(parts) > 1 else parts[0]).squeeze(1)
             for name, parts in found.items()
         }
 
-    def _of_two(self, u: Tensor, v: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the quantities of two classes: those of a Bernoulli law of their difference."""
-        gap = -(self.h[:, :1] - self.h[:, 1:]).abs()
-        u = u / self._weights.likeliest
-        v = None if v is None else v / self._weights.likeliest
-        law = evaluator("bernoulli")
-        if names == ("fisher",):
-            return {"fisher": law.fisher(gap, u)}
-        found = law.moments(gap, u, v)
-        return {name: getattr(found, name) for name in names}
-
-    def of_precision(
-        self, h: Tensor, u: Tensor, v: Tensor | None, with_variance: bool = True, own: bool = False
-    ) -> dict[str, Tensor]:
-        """Return `moments` in the dtype of h, these inputs' natural parameters."""
-        law = self if h.dtype == self.dtype else Classes(h)
-        return law.moments(u, v, with_variance, own)
+    def _weighted_sum(self, rows: slice, values: Tensor) -> Tensor:
+        p = self.p[rows]
+        if p.shape[-1] > _LONGEST:
+            return (p.mT * values).sum(1, keepdim=True)
+        return torch.bmm(p, values)
 
     def moments_of_outputs(self) -> dict[str, Tensor]:
         """Return I = p_c q_c and V₁ = p_c q_c (p_c − q_c)², q = 1 − p, each [batch, output].
@@ -191,7 +152,7 @@ class Classes:
         q = (1 - self._double).scatter_(-1, self.top[:, None], rest)
         fisher = self._double * q
         variance = (self._double - q).square_().mul_(fisher)
-        return dict(zip(QUANTITIES, (x.to(self.dtype) for x in (fisher, variance)), strict=False))
+        return dict(zip(QUANTITIES, (x.to(self.p.dtype) for x in (fisher, variance)), strict=False))
 
     def moments_of_columns(self, columns: Columns) -> dict[str, Tensor]:
         """Return I and V₁ of u = w for every input, each [batch, param].
@@ -215,33 +176,39 @@ class Classes:
         return dict(zip(QUANTITIES, (fisher, variance), strict=False))
 
 
-def _moments(weights: _Weights, u: Tensor, v: Tensor | None, more: bool, own: bool) -> list[Tensor]:
-    """Return I, V₁ if more is wanted, and V₂ and Cov(Î₁, Î₂) if v is given, [batch, 1, param]."""
+class Pair(Classes):
+    """Two classes, of which the difference of logits is all that counts: d = u_1 − u_0.
 
-    def mean(others: Tensor, of_likeliest: Tensor) -> Tensor:
-        return _sum(weights.p, others).addcmul_(weights.likeliest, of_likeliest)
+    Labels follow the Bernoulli law of h_1 − h_0, whose closed forms take one gradient.
+    """
 
-    top = _sum(weights.odds, u).square_()
-    square = torch.square(u, out=u if own else None)
-    fisher = mean(square, top)
-    if not more:
-        return [fisher]
-    square.sub_(fisher)
-    top.sub_(fisher)
-    bent = []
-    if v is not None:
-        bent_top = _sum(weights.odds, v).neg_()
-        product = square * v
-        covariance = mean(product, top * bent_top).neg_()
-        bent = [mean(torch.square(v, out=product), bent_top.square_()), covariance]
-    return [fisher, mean(square.square_(), top.square_()), *bent]
+    @property
+    @override
+    def directions(self) -> int:
+        return 1
 
+    @override
+    def centred(self, w: Tensor, lag: Tensor) -> Tensor:
+        return (w[1:] - w[:1]).repeat(len(self.h), 1, 1)
 
-def _sum(weights: Tensor, values: Tensor) -> Tensor:
-    """Return Σ_c w_c x_c, [batch, 1, param]."""
-    if weights.shape[-1] > _LONGEST:
-        return (weights.mT * values).sum(1, keepdim=True)
-    return torch.bmm(weights, values)
+    @override
+    def seeds(self, w: Tensor) -> Tensor:
+        return torch.cat([-w, w]).expand_as(self.h)
+
+    @override
+    def completed(self, u: Tensor) -> Tensor:
+        return u * (self.p.squeeze(1).flip(-1) * torch.tensor([-1, 1]).to(self.p))
+
+    @override
+    def moments(
+        self, u: Tensor, v: Tensor | None, with_variance: bool, own: bool = False
+    ) -> dict[str, Tensor]:
+        law, odds = evaluator("bernoulli"), self.h[:, 1:] - self.h[:, :1]
+        if v is None and not with_variance:
+            return {"fisher": law.fisher(odds, u)}
+        found = law.moments(odds, u, v)
+        names = QUANTITIES if v is not None else QUANTITIES[:2]
+        return {name: getattr(found, name) for name in names}
 
 
 class Columns:

@@ -233,7 +233,9 @@ class Head:
             and outputs.shape[1] > 1
             and outputs.dtype in (torch.float32, torch.float64)
         )
-        return classes.Classes(outputs) if is_one else None
+        if not is_one:
+            return None
+        return classes.Pair(outputs) if outputs.shape[1] == 2 else classes.Classes(outputs)
 
     def are_probabilities(self, outputs: Tensor) -> bool:
         """Tell whether outputs look like the probabilities of classes instead of their logits."""
