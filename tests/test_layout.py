@@ -243,3 +243,8 @@ def test_a_single_example_is_everywhere():
 def test_two_ways_that_differ_are_noticed():
     z = torch.tanh(values(BATCH))
     assert placed((z + z.transpose(0, 1)) @ parameter(BATCH, 2)) is None
+
+
+def test_results_without_entries_have_none():
+    z = values(2, 4)[:, :0].permute(1, 2, 0)
+    assert placed(z.sum((0, 1))[:, None] @ parameter(1, 2)) is None

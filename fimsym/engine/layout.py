@@ -49,7 +49,7 @@ def layout(root: Edge, batch: int) -> dict[Edge, int] | None:
                     stack.append(edge)
                 elif found[edge] != outer:
                     return None
-    except (Unplaced, KeyError, AttributeError, IndexError, TypeError, RecursionError):
+    except (Unplaced, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError):
         return None
     return found
 

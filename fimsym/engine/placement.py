@@ -138,7 +138,7 @@ def _grows(node: Any, known: dict[Any, bool | None]) -> bool | None:
     parts = [_grown(other, known) for other, _ in given]
     if None in parts:
         return None
-    largest = max(math.prod(_shape(edge)) for edge in given)
+    largest = max((math.prod(_shape(edge)) for edge in given), default=0)
     grown = any(parts) or math.prod(_shape((node, 0))) > largest
     if len(given) == len(edges) or _with_number(node):
         return grown
