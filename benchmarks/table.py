@@ -222,8 +222,8 @@ The exact diagonal of a network's Fisher information I: one call of `fimsym.anal
 batches, which returns V₁ as well, against every package that has an exact diagonal, looping over
 the same batches. All take turns in one process, forward and backward of a loss between any two of
 them; times are multiples of that, medians over the rounds, and *spread* is their range. Float32,
-random weights and inputs. Set-up that a package needs once for a network is not
-timed; fimsym needs none, and keeps what its first call finds out about a network's operations.
+random weights and inputs. What a package does once for a network is not timed: setting it up,
+or, in fimsym's first call, finding out about its operations; *Fixed cost* has that.
 
 * *fimsym / it*: below one, fimsym with V₁ is faster than the package without. ≈ is an estimate from
   {checked} batches, where more would take too long.

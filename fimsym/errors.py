@@ -42,7 +42,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 def reason(error: BaseException) -> str:
     """Return the first line of an error's message, or its type where there is none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next(filter(str.strip, str(error).splitlines()), type(error).__name__)
 
 
 class AccuracyWarning(UserWarning):

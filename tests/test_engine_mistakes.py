@@ -388,6 +388,17 @@ def test_mistakes_are_explained(mistake):
         fimsym.analyze(build(factory), data, **{"family": "categorical", **options})
 
 
+def test_a_parameter_reached_past_its_module_by_later_inputs():
+    class Late(Listed):
+        def forward(self, x):
+            z = torch.tanh(self.layer(x))
+            return (z @ self.tied[0] if (x > 9).any() else z)[:, :3]
+
+    x = torch.cat([inputs(4, 4), inputs(4, 4) + 20])
+    with pytest.raises(UnsupportedError, match=r"'layer\.weight' through what is no"):
+        fimsym.analyze(build(Late), list(x.split(4)), "categorical", max_memory=1)
+
+
 def test_no_module():
     with pytest.raises(UnsupportedError, match=r"torch\.nn\.Module"):
         fimsym.analyze(lambda x: x, inputs(2, 4), "categorical")

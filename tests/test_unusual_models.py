@@ -30,6 +30,8 @@ FUNCTIONS = {
     "einsum": lambda z, a: torch.einsum("bi,ij->bj", z, a),
     "like it": lambda z, a: z.type_as(a) @ a,
     "moved to it": lambda z, a: z.to(a) @ a,
+    "moved by name": lambda z, a: z.to(a, True) @ a.type_as(other=z),
+    "like it by name": lambda z, a: z @ a + torch.zeros_like(input=z),
     "joined": lambda z, a: torch.cat([z, a[:1].expand(len(z), -1)], 1)[:, 2:6] @ a,
     "convolution": lambda z, a: functional.conv1d(z[:, None], a[None, :1, :3], padding=1)[:, 0],
 }
@@ -52,7 +54,7 @@ def test_constants_that_are_no_buffers(name, quantities):
 def written(z, a):
     found = a.new_zeros(len(z), 4)
     found[torch.arange(len(z))] = z
-    return found.index_add(0, torch.arange(len(z)), z @ torch.ones_like(a))
+    return found.index_add(0, torch.arange(len(z)), z @ torch.ones_like(input=a))
 
 
 def kept(z, a):

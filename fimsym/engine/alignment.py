@@ -35,6 +35,8 @@ Uses = Mapping[str, list[Use]]
 
 _PROBED = 8
 _APART = 2
+_LASTING = 100
+"""Most graphs of a model that are remembered."""
 _OF_MODELS: MutableMapping[nn.Module, dict[tuple, Known]] = weakref.WeakKeyDictionary()
 """What earlier calls have found out, for each model that still exists."""
 
@@ -83,7 +85,7 @@ class Alignment:
         self._lately = weakref.ref(graph), found
         if fixed:
             self._known[key] = found
-            if found.sure and found.orders:
+            if found.sure and found.orders and len(self._lasting) < _LASTING:
                 self._lasting[key] = found
         return found
 

@@ -15,7 +15,7 @@ from fimsym.engine.analysis import Analysis
 from fimsym.engine.bounded import bounds_of
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import SECOND_ORDER, Head
-from fimsym.engine.memory import budget
+from fimsym.engine.memory import budget, keep_freed_memory
 from fimsym.engine.models import differentiable_kernels, differentiating
 from fimsym.engine.network import Network
 from fimsym.engine.quantities import QUANTITIES, check_grouping, check_quantities
@@ -99,7 +99,7 @@ def analyze(
     Source:
         Soen & Sun (2024), Lemma 3.1; formulas from ``fimsym derive``.
     """
-    torch.empty(2**25 - 2**13, dtype=torch.uint8)
+    keep_freed_memory()
     with sharing() as ranks, differentiable_kernels(), differentiating():
         check_keywords(analyze, family, constants)
         head = Head(family, link, constants)

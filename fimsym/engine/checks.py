@@ -47,11 +47,11 @@ def check_outputs(
             "the model's output does not depend on any trainable parameter; expected a "
             "differentiable model. Look for .detach(), torch.no_grad() or NumPy in its forward."
         )
-    _check_registered(network, h, leaves)
+    check_registered(network, h, leaves)
     return h, leaves
 
 
-def _check_registered(network: Network, h: Tensor, leaves: dict[str, Tensor]) -> None:
+def check_registered(network: Network, h: Tensor, leaves: dict[str, Tensor]) -> None:
     """Raise UnsupportedError if the model takes a parameter from elsewhere than its modules."""
     ours = {id(leaf) for leaf in leaves.values()}
     names = {id(parameter): name for name, parameter in network.model.named_parameters()}

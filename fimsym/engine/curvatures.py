@@ -37,11 +37,6 @@ class Second:
         self._given = network, inputs, law
 
     @property
-    def law(self) -> Classes | None:
-        """Whose directions they are taken along; None for all outputs."""
-        return self._given[2]
-
-    @property
     def zero(self) -> frozenset[str]:
         """Parameters whose second derivatives vanish."""
         return self.record.zero

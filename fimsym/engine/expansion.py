@@ -84,7 +84,10 @@ class Expansion:
         return self._along(self.tape.sources[name], start, along, across)
 
     def slopes(self, name: str, rows: Some, columns: Some) -> tuple[Tensor, Tensor]:
-        """Return u and v of some rows and columns, [batch, output, row, column]; see `rows`."""
+        """Return u and v of some rows and columns, [batch, output, row, column]; see `rows`.
+
+        These are of all outputs; under a law v is less its mean, and u is not.
+        """
         start, along, across = self._entries(name, rows, columns)
         place, sizes = self.tape.sources[name], (len(along), len(across))
         with torch.no_grad():

@@ -23,6 +23,11 @@ from fimsym.engine.placement import (
     kind_of,
 )
 
+_OTHER_FORMS = (
+    ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""What rules raise where an operation has noted less, or else, than they read."""
+
 
 def layout(root: Edge, batch: int) -> dict[Edge, int] | None:
     """Return outer of the result of every operation on the way down; None if one has no rule.
@@ -49,8 +54,8 @@ def layout(root: Edge, batch: int) -> dict[Edge, int] | None:
                     stack.append(edge)
                 elif found[edge] != outer:
                     return None
-    except (Unplaced, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError):
-        return None
+    except (Unplaced, *_OTHER_FORMS):
+        return None  # an operation without a rule, or of a form that the rule does not know
     return found
 
 

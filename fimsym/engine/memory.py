@@ -44,6 +44,15 @@ def budget(max_memory: int | str | None, device: torch.device) -> int:
     return value
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep what chunks free for the next ones.
+
+    It gives memory above twice the largest piece freed so far back to the system, page by page
+    zeroed when it is asked for again; pieces of more than 32 MiB do not count.
+    """
+    torch.empty(2**25 - 2**13, dtype=torch.uint8)
+
+
 def first_order_chunks(
     network: Network, names: Collection[str], outputs: int, limit: int, width: int
 ) -> tuple[list[Block], int]:

@@ -14,6 +14,7 @@ from torch.utils import checkpoint
 from torch.utils._pytree import tree_leaves, tree_map
 from typing_extensions import override
 
+from fimsym.engine.allocations import out_of_memory
 from fimsym.errors import DomainError, UnsupportedError
 
 _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -97,17 +98,14 @@ class Unrounded(TorchFunctionMode):
         if func is not Tensor.view:  # by which numbers are read as others
             args = tuple(map(self._at_least, args))
             kwargs = {name: self._at_least(value) for name, value in kwargs.items()}
-        if func in (Tensor.type_as, Tensor.to) and isinstance(args[-1], Tensor):
-            args = (*args[:-1], self._wide(args[-1]))
-        if func.__name__.startswith("new_") or func.__name__.endswith("_like"):
-            args = (self._wide(args[0]), *args[1:])
+        if _follows_a_tensor(func):
+            args, kwargs = tree_map(self._wide, (args, kwargs))
         try:
             return func(*args, **kwargs)
-        except RuntimeError:
-            if _writes(func) or "out" in kwargs:
-                raise
+        except RuntimeError as error:
             given = args, kwargs
-            if all(self._wide(value) is value for value in tree_leaves(given)):
+            wide = all(self._wide(value) is value for value in tree_leaves(given))
+            if wide or _writes(func) or "out" in kwargs or out_of_memory(error):
                 raise
             args, kwargs = tree_map(self._wide, given)  # tensors that are neither buffers nor given
             return func(*args, **kwargs)
@@ -121,6 +119,12 @@ class Unrounded(TorchFunctionMode):
         if not isinstance(argument, Tensor) or not argument.is_floating_point():
             return argument
         return argument.to(self._at_least(argument.dtype))  # itself, if it is wide enough
+
+
+def _follows_a_tensor(func: Any) -> bool:
+    """Tell whether a function's result has the dtype of one of its arguments, whatever it holds."""
+    name = func.__name__
+    return name in ("to", "type_as") or name.startswith("new_") or name.endswith("_like")
 
 
 def _writes(func: Any) -> bool:

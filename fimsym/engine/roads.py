@@ -27,6 +27,7 @@ from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
 from fimsym.engine.bent import Bent
 from fimsym.engine.chain import Start, start_of
+from fimsym.engine.checks import check_registered
 from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.graph import Graph
@@ -119,7 +120,9 @@ class Roads:
 
     def trace(self, inputs: Tensor) -> Graph:
         """Run the network on some inputs, and read what it computed."""
-        return graphs.read(*self.network.traced(inputs))
+        h, leaves = self.network.traced(inputs)
+        check_registered(self.network, h, leaves)
+        return graphs.read(h, leaves)
 
     def uses(self, graph: Graph, inputs: Tensor, compared: bool = False) -> dict[str, list[Use]]:
         """Return every use of the parameters of which all are known.
