@@ -1,5 +1,8 @@
 """Numbers of inputs that are taken at a time, chosen by what the first ones took."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -33,3 +36,22 @@ def test_what_is_done_once_does_not_hold_chunks_at_a_single_input():
         with fitting.watched(taken[-1], ()):
             torch.empty(int(0.45 * LIMIT), dtype=torch.uint8)
     assert taken[-1] == 4096
+
+
+FAULTS = """
+import resource, torch
+from fimsym.engine.memory import keep_freed_memory
+keep_freed_memory()
+sizes = (5_000_000, 1_000_000, 7_000_000)
+faults = []
+for size in sizes * 3:
+    torch.ones(size)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[2])
+"""
+
+
+def test_memory_that_is_freed_is_taken_again_without_new_pages():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 100

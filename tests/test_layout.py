@@ -89,6 +89,19 @@ OPERATIONS = {
     "mean of four": lambda x: fn.avg_pool2d(x, 2),
     "mean pool": lambda x: fn.adaptive_avg_pool2d(x, (2, 3)) + fn.adaptive_avg_pool2d(x, 1),
     "one pool": lambda x: fn.max_pool1d(x[:, 0], 2) + fn.avg_pool1d(x[:, 1], 2),
+    "max pool, three axes": lambda x: (
+        fn.max_pool3d(x[:, None], (1, 2, 2)) + fn.adaptive_max_pool3d(x[:, None], (2, 2, 3))
+    ),
+    "mean pool, three axes": lambda x: (
+        fn.avg_pool3d(x[:, None], (1, 2, 2)) + fn.adaptive_avg_pool3d(x[:, None], (2, 2, 3))
+    ),
+    "convolution, three axes": lambda x: fn.conv3d(x[:, None], parameter(3, 1, 1, 2, 2)),
+    "pad, three axes": lambda x: fn.pad(x[:, None], (1, 1, 1, 0, 1, 1), mode="replicate"),
+    "larger, three axes": lambda x: (
+        fn.interpolate(x[:, None], scale_factor=2)
+        + fn.interpolate(x[:, None], scale_factor=2, mode="trilinear")
+    ),
+    "a factor of parameters": lambda x: x * torch.dot(parameter(3), parameter(3)),
     "larger": lambda x: fn.interpolate(x, scale_factor=2),
     "larger, linear": lambda x: fn.interpolate(x, scale_factor=2, mode="bilinear"),
     "pixels": lambda x: fn.pixel_shuffle(x.repeat(1, 2, 1, 1), 2),

@@ -28,6 +28,7 @@ def looked_up():
 
 CASES = {
     "chain": (lambda: mlp(4, 5, 6, 3), lambda: inputs(9, 4)),
+    "two classes": (lambda: mlp(4, 5, 6, 2), lambda: inputs(9, 4)),
     "columns": (lambda: mlp(4, 5, 40), lambda: inputs(9, 4)),
     "below columns": (lambda: mlp(4, 5, 6, 40), lambda: inputs(9, 4)),
     "convolution": (convolution, lambda: inputs(5, 2, 4, 4)),

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import fimsym
-from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.models import Unrounded, differentiable_kernels
 from tests.networks import build, flat, inputs
 from tests.reference import enumeration
 
@@ -70,6 +70,21 @@ def test_constants_that_are_written_to():
     torch.testing.assert_close(flat(found.fisher), truth, rtol=1e-4, atol=1e-6)
     with pytest.raises(fimsym.FimsymError, match="float64"):
         fimsym.analyze(build(lambda: Constant(kept)).float(), x, "categorical", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "times"), [(RuntimeError("other dtypes"), 2), (torch.OutOfMemoryError("no room"), 1)]
+)
+def test_what_fails_is_tried_again_with_more_digits_unless_memory_is_short(error, times):
+    given, z = [], torch.ones(2, dtype=torch.float32)
+
+    def fails(z):
+        given.append(z.dtype)
+        raise error
+
+    with pytest.raises(type(error)), Unrounded(torch.float64) as mode:
+        mode.__torch_function__(fails, (), (z,))
+    assert given == [torch.float32, torch.float64][:times]
 
 
 def test_an_error_without_a_message():

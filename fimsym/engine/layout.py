@@ -63,9 +63,8 @@ Rule = Callable[[Result], Iterable[Edge]]
 """From a result to the arguments that hold examples, each with its outer."""
 
 
-def _broadcast(result: Result, first: int = 0, count: int | None = None) -> Iterator[Edge]:
-    numbers = range(len(result.node.next_functions))[first:]
-    for number in numbers[:count]:
+def _broadcast(result: Result, count: int | None = None) -> Iterator[Edge]:
+    for number in range(len(result.node.next_functions))[:count]:
         shape = result.argument(number)
         if shape is None:
             continue
@@ -154,7 +153,7 @@ def _product(first: int) -> Rule:
     """Return the rule of a matrix product whose factors are arguments from a number on."""
 
     def rule(result: Result) -> Iterator[Edge]:
-        yield from _broadcast(result, 0, first)
+        yield from _broadcast(result, first)
         axis, rows = result.axis, len(result.shape) - 2
         if axis < rows:  # a product for each entry of the first axis
             yield from result.at(first, axis)
@@ -169,11 +168,6 @@ def _product(first: int) -> Rule:
 def _times_vector(result: Result) -> Iterator[Edge]:
     result.of_parameters(1)
     yield from result.at(0, 0)
-
-
-def _convolved(result: Result) -> Iterator[Edge]:
-    result.of_parameters(1, None)
-    yield from _of_first_axis(result)
 
 
 def _of_first_axis(result: Result) -> Iterator[Edge]:
@@ -193,21 +187,24 @@ def _before(axes: int) -> Rule:
     return rule
 
 
-def _layer_norm(result: Result) -> Iterator[Edge]:
-    result.of_parameters(1, None)
+def _by_parameters(rule: Rule) -> Rule:
+    """Return the rule of what takes parameters, and nothing else, after its first argument."""
+
+    def both(result: Result) -> Iterator[Edge]:
+        result.of_parameters(1, None)
+        yield from rule(result)
+
+    return both
+
+
+def _normalised(result: Result) -> Iterator[Edge]:
     yield from _before(len(result.node._saved_normalized_shape))(result)
 
 
 def _batch_norm(result: Result) -> Iterator[Edge]:
     if result.node._saved_training or result.axis == 1:
         raise Unplaced
-    result.of_parameters(1, None)
     yield from result.at(0, result.axis)
-
-
-def _group_norm(result: Result) -> Iterator[Edge]:
-    result.of_parameters(1, None)
-    yield from _of_first_axis(result)
 
 
 def _padded(result: Result) -> Iterator[Edge]:
@@ -222,7 +219,6 @@ def _looked_up(result: Result) -> Iterator[Edge]:
 def _recurrent(result: Result) -> Iterator[Edge]:
     if result.axis != len(result.shape) - 2:
         raise Unplaced
-    result.of_parameters(1, None)
     yield from result.at(0, 1)
 
 
@@ -255,18 +251,17 @@ _RULES: dict[str, Rule] = {
     **{kind: _before(axes) for axes, kinds in _LAST.items() for kind in kinds},
     **dict.fromkeys(("Select", "Unbind"), _picked),
     **dict.fromkeys(("Im2Col", "Col2Im"), _of_first_axis),
-    **dict.fromkeys(("NativeLayerNorm", "FusedRmsNorm"), _layer_norm),
-    "BatchNorm": _batch_norm,
+    **dict.fromkeys(("NativeLayerNorm", "FusedRmsNorm"), _by_parameters(_normalised)),
+    **dict.fromkeys(
+        ("BatchNorm", "CudnnBatchNorm", "NativeBatchNorm"), _by_parameters(_batch_norm)
+    ),
+    **dict.fromkeys(("Convolution", "NativeGroupNorm"), _by_parameters(_of_first_axis)),
     "ConstantPadNd": _padded,
-    "Convolution": _convolved,
-    "CudnnBatchNorm": _batch_norm,
     "Embedding": _looked_up,
     "EmbeddingBag": _looked_up,
     "Index": _indexed,
-    "MkldnnRnnLayer": _recurrent,
+    "MkldnnRnnLayer": _by_parameters(_recurrent),
     "Mv": _times_vector,
-    "NativeBatchNorm": _batch_norm,
-    "NativeGroupNorm": _group_norm,
     "Permute": _permuted,
     "Repeat": _repeated,
     "Stack": _stacked,
