@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fimsym.engine import data as inputs_of
+from fimsym.engine.checks import traced
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Network
@@ -67,7 +68,7 @@ class Passes:
         self._roads = Roads(network, head, (), limit)
         first, _ = batches[0]
         inputs, _ = inputs_of.placed((first[: inputs_of.LOOKED_AT], None), network)
-        graph = self._roads.trace(inputs)
+        graph = traced(network, inputs)
         self._rows = self._roads.rows(graph, inputs)[0]
         self.outputs = graph.h.shape[1]
 
@@ -93,7 +94,7 @@ class Passes:
     def traced(self) -> Iterator[Traced]:
         """Yield all inputs with their graphs, as many at a time as fit."""
         for inputs, labels, first in self.pieces():
-            graph = self._roads.trace(inputs)
+            graph = traced(self.network, inputs)
             uses = self._roads.uses(graph, inputs)
             yield Traced(graph, uses, inputs, labels, graph.h.detach(), first)
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fimsym.engine import directions
 from fimsym.engine import graph as graphs
 from fimsym.engine.backward import at_nodes
 from fimsym.engine.classes import Classes
@@ -153,8 +154,8 @@ class Alignment:
         """
         rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
         rows = rows.to(inputs.device)
-        w = random_weights(graph.h.shape[1] if law is None else law.directions, graph.h)
-        seeds = w.expand_as(graph.h) if law is None else law.seeds(w)
+        w = random_weights(directions.number(graph.h, law), graph.h)
+        seeds = directions.weighted(w, graph.h, law)
 
         along = () if found is None else found.chain.along(rows)
         chained = {node: (w @ g).unsqueeze(1) for node, g, _ in along}

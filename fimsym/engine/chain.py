@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fimsym.engine import directions
 from fimsym.engine.backward import vjp
 from fimsym.engine.classes import Classes
-from fimsym.engine.graph import ELEMENTWISE, Graph
+from fimsym.engine.graph import Graph
+from fimsym.engine.placement import ACTIVATIONS, kind_of
 
 _PRODUCTS = ("AddmmBackward0", "MmBackward0")
 _ENTRIES = 2**18
@@ -72,7 +74,7 @@ def start_of(graph: Graph) -> Start:
     start = Start(edge, below, root)
     while edge is not None and below is not None:
         node = edge.node
-        while node.name() in ELEMENTWISE and node.next_functions[0][0] is not None:
+        while kind_of(node) in ACTIVATIONS and node.next_functions[0][0] is not None:
             node = node.next_functions[0][0]
         if node is edge.node or not _is_layer(node):
             break
@@ -124,8 +126,6 @@ def _transposed(layer) -> Tensor | None:
 class Chain:
     """∂h_c/∂z, and ∂²h_c/∂z_k² of single neurons, down a chain of layers, for every output c.
 
-    Under a law of classes outputs are its directions, here and wherever gradients are held.
-
     Args:
         start: Where to begin.
         depth: Number of layers.
@@ -155,10 +155,9 @@ class Chain:
 
     def blocks(self) -> Iterator[slice]:
         """Yield ranges of examples so small that their gradients stay in the cache."""
-        batch, outputs = self._h.shape
-        outputs = outputs if self._law is None else self._law.directions
+        batch = len(self._h)
         widest = max((link.width for link in self.links), default=1)
-        size = max(1, _ENTRIES // (outputs * widest))
+        size = max(1, _ENTRIES // (directions.number(self._h, self._law) * widest))
         size = math.ceil(batch / math.ceil(batch / size))
         for first in range(0, batch, size):
             yield slice(first, min(first + size, batch))

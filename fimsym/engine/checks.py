@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from fimsym.engine.graph import walk
+from fimsym.engine import graph as graphs
+from fimsym.engine.graph import Graph, walk
 from fimsym.engine.network import Network
 from fimsym.errors import DomainError, ShapeError, UnsupportedError
 
@@ -19,14 +20,12 @@ _SPARED = 16
 _UNUSED: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
 
 
-def check_outputs(
-    network: Network, inputs: Tensor, minimum: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return h of a batch and the parameters it starts from, after checking its shape.
+def check_outputs(network: Network, inputs: Tensor, minimum: int) -> Graph:
+    """Return the graph of a forward pass, after checking what it ends with.
 
     Raises:
-        ShapeError: it is not [batch, output] with at least `minimum` outputs.
-        UnsupportedError: autograd sees no way from the parameters to it.
+        ShapeError: h is not [batch, output] with at least `minimum` outputs.
+        UnsupportedError: autograd does not see every way from the parameters to it.
     """
     h, leaves = network.traced(inputs)
     network.check_unchanged()
@@ -47,23 +46,29 @@ def check_outputs(
             "the model's output does not depend on any trainable parameter; expected a "
             "differentiable model. Look for .detach(), torch.no_grad() or NumPy in its forward."
         )
-    check_registered(network, h, leaves)
-    return h, leaves
+    return _read(network, h, leaves)
 
 
-def check_registered(network: Network, h: Tensor, leaves: dict[str, Tensor]) -> None:
-    """Raise UnsupportedError if the model takes a parameter from elsewhere than its modules."""
-    ours = {id(leaf) for leaf in leaves.values()}
+def traced(network: Network, inputs: Tensor) -> Graph:
+    """Run a network on some inputs, and return what it computed.
+
+    Raises:
+        UnsupportedError: it takes a parameter from elsewhere than its modules.
+    """
+    return _read(network, *network.traced(inputs))
+
+
+def _read(network: Network, h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
+    graph = graphs.read(h, leaves)
     names = {id(parameter): name for name, parameter in network.model.named_parameters()}
-    for node in walk(h.grad_fn):
-        variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in ours and id(variable) in names:
-            raise UnsupportedError(
-                f"the model uses its parameter {names[id(variable)]!r} through what is no "
-                "attribute of a module, such as a list, a function or a hook that holds it; its "
-                "derivatives there would be missing. Give it to the module that uses it, as in "
-                "self.weight = other.weight, and take it from there."
-            )
+    for name in (names[id(leaf)] for leaf in graph.others if id(leaf) in names):
+        raise UnsupportedError(
+            f"the model uses its parameter {name!r} through what is no attribute of a module, "
+            "such as a list, a function or a hook that holds it; its derivatives there would be "
+            "missing. Give it to the module that uses it, as in self.weight = other.weight, and "
+            "take it from there."
+        )
+    return graph
 
 
 def check_own_functions(network: Network, inputs: Tensor) -> None:

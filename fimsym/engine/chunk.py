@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimsym.engine import directions
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.chain import Start
 from fimsym.engine.classes import Classes
@@ -268,10 +269,7 @@ class Chunk:
     def _of_use(self, use: Use) -> Tensor:
         """Return the gradients at a use, [output, batch, position, *channels]."""
         if use.node is self.start.last:
-            g = torch.eye(self.h.shape[1]).to(self.h).expand(self.batch, -1, -1)
-            if self.law is not None:
-                g = self.law.centred(g[0], self.law.lag(g[0]))
-            g = g.transpose(0, 1)
+            g = directions.at_output(self.h, self.law)
         else:
             g = self.found.of(use.node)
         g = use.rows(g)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fimsym.engine import directions
 from fimsym.engine import graph as graphs
 from fimsym.engine.chain import start_of, unlinked
 from fimsym.engine.classes import Classes
@@ -60,7 +61,7 @@ class Expansion:
     @property
     def outputs(self) -> int:
         """Number of outputs, or of the law's directions."""
-        return self.h.shape[1] if self._law is None else self._law.directions
+        return directions.number(self.h, self._law)
 
     def plan_of(self, name: str) -> Plan:
         """Return what there is to do when a parameter moves."""
@@ -254,24 +255,17 @@ class Expansion:
         adjoints: dict[int, Tensor | None] = {}
         for place, node in nodes.items():
             if node is start.last:
-                adjoints[place] = self._at_output()
+                adjoints[place] = directions.at_output(self.h.detach(), self._law)
             else:
                 adjoints[place] = found.of(node) if node in found else None
         return adjoints
-
-    def _at_output(self) -> Tensor:
-        h = self.h.detach()
-        eye = torch.eye(h.shape[1], dtype=h.dtype, device=h.device)
-        if self._law is None:
-            return eye.unsqueeze(1).expand(-1, *h.shape)
-        return self._law.centred(eye, self._law.lag(eye)).transpose(0, 1)
 
     def _agree(self, adjoints: Mapping[int, Tensor | None]) -> bool:
         """Compare gradients of all outputs with one plain backward pass."""
         if not adjoints:
             return True
         w = random_weights(self.outputs, self.h)
-        seeds = w.expand_as(self.h) if self._law is None else self._law.seeds(w)
+        seeds = directions.weighted(w, self.h, self._law)
         values = [self.tape.values[place] for place in adjoints]
         given: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
         plain = torch.autograd.grad([self.h], values, [seeds], allow_unused=True, **given)

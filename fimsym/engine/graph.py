@@ -16,15 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from fimsym.engine.layout import layout
+from fimsym.engine.placement import ACTIVATIONS, kind_of
 from fimsym.engine.uses import Affine, Convolution, Lookup, Product, Use
-
-ELEMENTWISE = {
-    "TanhBackward0", "SigmoidBackward0", "ReluBackward0", "GeluBackward0", "SiluBackward0",
-    "SoftplusBackward0", "EluBackward0", "LeakyReluBackward0", "MishBackward0",
-    "HardtanhBackward0", "ThresholdBackward0", "ExpBackward0", "SinBackward0", "CosBackward0",
-    "LogSigmoidBackward0", "HardswishBackward0", "HardsigmoidBackward0", "ErfBackward0",
-}  # fmt: skip
-"""Operations whose Jacobian is diagonal, with one input."""
 
 _BATCHED_BADLY = {"PreluKernelBackward0"}
 _SAME = {"ReshapeAliasBackward0": "ViewBackward0"}
@@ -42,6 +35,7 @@ class Graph:
         signature: The same for forward passes that computed the same things.
         consumers: For each operation those that take its result, and as which argument.
         uses: For each parameter every use of it; None if one of them is not known.
+        others: Leaf tensors that require grad and are none of the parameters.
     """
 
     h: Tensor
@@ -49,11 +43,12 @@ class Graph:
     signature: tuple
     consumers: Mapping[Any, list[tuple[Any, int]]]
     uses: dict[str, list[Use] | None]
+    others: list[Tensor]
 
     def elementwise_after(self, node: Any) -> Any:
         """Return the only operation that takes a node's result, if it acts on each element."""
         consumers = self.consumers.get(node, [])
-        if len(consumers) == 1 and consumers[0][0].name() in ELEMENTWISE:
+        if len(consumers) == 1 and kind_of(consumers[0][0]) in ACTIVATIONS:
             return consumers[0][0]
         return None
 
@@ -78,10 +73,14 @@ class Graph:
         return {name: tuple(map(each, uses or ())) for name, uses in self.uses.items()}
 
     @functools.cached_property
+    def outer(self) -> dict[tuple[Any, int], int] | None:
+        """How many entries of every result examples come after; see `layout`."""
+        return layout((self.nodes[0], self.h.output_nr), len(self.h))
+
+    @property
     def layout(self) -> tuple[int, ...] | None:
         """Where examples lie in results; None where rows may belong to others the next time."""
-        found = layout((self.nodes[0], self.h.output_nr), len(self.h))
-        return None if found is None else tuple(found.values())
+        return None if self.outer is None else tuple(self.outer.values())
 
     @property
     def loops(self) -> bool:
@@ -101,12 +100,14 @@ def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
     places = {node: place for place, node in enumerate(nodes)}
     consumers: dict[Any, list[tuple[Any, int]]] = {}
     signature = []
-    owners = {}
+    owners, others = {}, []
     for node in nodes:
         leaf = getattr(node, "variable", None)
         owner = names.get(id(leaf)) if leaf is not None else None
         if owner is not None:
             owners[owner] = node
+        elif leaf is not None:
+            others.append(leaf)
         edges = []
         for index, (other, number) in enumerate(node.next_functions):
             if other is not None:
@@ -115,7 +116,7 @@ def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
         name = _SAME.get(node.name(), node.name())
         signature.append((name, owner, tuple(edges)))
     uses = {name: _uses(owners.get(name), consumers, leaf.shape) for name, leaf in leaves.items()}
-    return Graph(h, nodes, tuple(signature), consumers, uses)
+    return Graph(h, nodes, tuple(signature), consumers, uses, others)
 
 
 def pads(h: Tensor) -> bool:

@@ -11,18 +11,24 @@ from typing import Any
 Edge = tuple[Any, int]
 """An operation, and which of its results."""
 
-ELEMENTWISE = frozenset(
+ACTIVATIONS = frozenset(
     {
-        "Abs", "Acos", "Add", "Addcdiv", "Addcmul", "Alias", "Asin", "Atan", "Atan2", "Clamp",
-        "ClampMax", "ClampMin", "Clone", "Cos", "Cosh", "Div", "Elu", "Erf", "Erfc", "Exp", "Exp2",
-        "Expand", "Expm1", "Fmod", "Gelu", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyRelu",
-        "Lerp", "Lgamma", "Log", "Log10", "Log1P", "Log2", "LogSigmoid", "Logaddexp", "MaskedFill",
-        "Maximum", "Minimum", "Mish", "Mul", "NanToNum", "Neg", "Pow", "PreluKernel", "Reciprocal",
-        "Relu", "Rsqrt", "Rsub", "Sigmoid", "Silu", "Sin", "Sinh", "Softplus", "Softshrink",
-        "Sqrt", "Sub", "Tan", "Tanh", "Threshold", "ToCopy", "Tril", "Triu", "Where", "Xlogy",
+        "Cos", "Elu", "Erf", "Exp", "Gelu", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyRelu",
+        "LogSigmoid", "Mish", "Relu", "Sigmoid", "Silu", "Sin", "Softplus", "Tanh", "Threshold",
     }
 )  # fmt: skip
-"""Operations by the names of their nodes, without what follows "Backward"; these broadcast."""
+"""Operations by the names of their nodes, without what follows "Backward"; these have one input
+and a diagonal Jacobian."""
+ELEMENTWISE = ACTIVATIONS | frozenset(
+    {
+        "Abs", "Acos", "Add", "Addcdiv", "Addcmul", "Alias", "Asin", "Atan", "Atan2", "Clamp",
+        "ClampMax", "ClampMin", "Clone", "Cosh", "Div", "Erfc", "Exp2", "Expand", "Expm1", "Fmod",
+        "Lerp", "Lgamma", "Log", "Log10", "Log1P", "Log2", "Logaddexp", "MaskedFill", "Maximum",
+        "Minimum", "Mul", "NanToNum", "Neg", "Pow", "PreluKernel", "Reciprocal", "Rsqrt", "Rsub",
+        "Sinh", "Softshrink", "Sqrt", "Sub", "Tan", "ToCopy", "Tril", "Triu", "Where", "Xlogy",
+    }
+)  # fmt: skip
+"""These broadcast."""
 RESHAPED = frozenset({"ReshapeAlias", "Squeeze", "UnsafeView", "Unsqueeze", "View"})
 REDUCED = frozenset(
     {

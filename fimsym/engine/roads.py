@@ -22,12 +22,10 @@ import torch
 from torch import Tensor
 
 from fimsym.engine import bounded
-from fimsym.engine import graph as graphs
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
 from fimsym.engine.bent import Bent
 from fimsym.engine.chain import Start, start_of
-from fimsym.engine.checks import check_registered
 from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.graph import Graph
@@ -117,12 +115,6 @@ class Roads:
         target = _TARGET_OF_SERIES if self.second else target
         self.heavy |= bool(rest)
         return max(1, min(self.limit, target) // each), rest
-
-    def trace(self, inputs: Tensor) -> Graph:
-        """Run the network on some inputs, and read what it computed."""
-        h, leaves = self.network.traced(inputs)
-        check_registered(self.network, h, leaves)
-        return graphs.read(h, leaves)
 
     def uses(self, graph: Graph, inputs: Tensor, compared: bool = False) -> dict[str, list[Use]]:
         """Return every use of the parameters of which all are known.

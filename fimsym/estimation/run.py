@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 
 from fimsym.engine import data as inputs_of
-from fimsym.engine import graph as graphs
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
-from fimsym.engine.checks import check_examples_independent, check_finite, check_outputs
+from fimsym.engine.checks import (
+    check_examples_independent,
+    check_finite,
+    check_outputs,
+    traced,
+)
 from fimsym.engine.distributed import Ranks, Share
+from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
 from fimsym.engine.network import Network
@@ -152,9 +157,9 @@ class Run:
         if not self.outputs:
             with self._located():
                 inputs, _ = inputs_of.placed((inputs, None), self.network)
-                h, _ = check_outputs(self.network, inputs, self.head.minimum_outputs)
-                self.outputs = h.shape[1]
-                self._rows = self._fitting(inputs)
+                graph = check_outputs(self.network, inputs, self.head.minimum_outputs)
+                self.outputs = graph.h.shape[1]
+                self._rows = self._fitting(graph, inputs)
         return self._rows
 
     @contextlib.contextmanager
@@ -177,9 +182,8 @@ class Run:
                 self.roads[name] = max(self.roads[name], road, key=ROADS.index)
             self._count += len(piece.inputs)
 
-    def _fitting(self, inputs: Tensor) -> int:
+    def _fitting(self, graph: Graph, inputs: Tensor) -> int:
         """Return how many inputs to take at a time: whole blocks of rows, if they fit."""
-        graph = self._traced(inputs)
         sizes = self._alignment.known(graph, inputs).sizes
         width = self.network.dtype.itemsize
         each = max(1, width * self.method.entries(sizes, self.outputs))
@@ -191,12 +195,9 @@ class Run:
         fits = min(BLOCK, max(1, self._limit // each))
         return 1 << (fits.bit_length() - 1)
 
-    def _traced(self, inputs: Tensor) -> graphs.Graph:
-        return graphs.read(*self.network.traced(inputs))
-
     def piece(self, inputs: Tensor, labels: Tensor | None) -> Piece:
         """Run the network on some inputs, and check what it puts out."""
-        graph, first = self._traced(inputs), self._count
+        graph, first = traced(self.network, inputs), self._count
         h = graph.h.detach()
         check_finite(self.network, inputs, h, first)
         self.head.check(h, first)

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
+from fimsym.engine.checks import traced
 from fimsym.engine.functional import Functional
 from fimsym.engine.head import Head
 from fimsym.engine.network import Network
@@ -63,7 +64,7 @@ class Work:
         count = len(piece.inputs)
         roads = Roads(self._network, self._head, ("fisher",), self._limit)
         functional = Functional(self._network, self._head, ("fisher",), self._limit)
-        operations, _ = operations_of(lambda: roads.trace(piece.inputs))
+        operations, _ = operations_of(lambda: traced(self._network, piece.inputs))
         self.forward = operations / count
         # The first time both compare what they do with some inputs run apart.
         self._draws(piece)
@@ -82,7 +83,7 @@ class Work:
 
     def _exact(self, piece: Piece, roads: Roads, functional: Functional) -> None:
         sums = self._sums(("fisher",))
-        graph = roads.trace(piece.inputs)
+        graph = traced(self._network, piece.inputs)
         prepared = roads.prepare(graph, piece.inputs, 0, sums)
         prepared.add()
         at = graph.h.detach(), piece.inputs, 0, sums, prepared.second
