@@ -74,6 +74,41 @@ def test_a_second_call_finds_out_nothing_anew(monkeypatch):
         measured(other, x)
 
 
+def test_other_shapes_and_dtypes_are_looked_at_anew(monkeypatch):
+    model, x = build(perceptron), inputs(9, 4)
+    measured(model, x)
+    monkeypatch.setattr("fimsym.engine.alignment.agreeing", None)
+    with pytest.raises(TypeError, match="not callable"):
+        measured(model.float(), x.float())
+    model.double()
+    measured(model, x)
+    model[0], model[2] = build(lambda: nn.Linear(4, 7)), build(lambda: nn.Linear(7, 3))
+    with pytest.raises(TypeError, match="not callable"):
+        measured(model, x)
+
+
+class Deepening(nn.Module):
+    """Applies a layer as often as inputs have positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x):
+        z = x[:, 0]
+        for _ in x[0]:
+            z = torch.tanh(self.layer(z))
+        return z
+
+
+def test_only_so_many_graphs_are_remembered(monkeypatch):
+    monkeypatch.setattr("fimsym.engine.alignment._LASTING", 2)
+    model = build(Deepening)
+    for depth in (1, 2, 3, 4, 1):
+        compared(model, inputs(5, depth, 3))
+    assert len(_OF_MODELS[model]) == 2
+
+
 @pytest.mark.parametrize("first", [0.0, 1e-3])
 @pytest.mark.parametrize("way", CROSSED)
 def test_a_gate_that_opens_between_two_calls(way, first):

@@ -54,7 +54,7 @@ class Accumulator:
                 self._merge(self.squares, block, count, value.shape[0], total, spread)
             else:
                 total = value.sum(dim=0)
-            self.sums[quantity][block] += total
+            _add(self.sums[quantity], block, total)
 
     def add_totals(
         self,
@@ -81,7 +81,7 @@ class Accumulator:
                 if spread is None:
                     raise ValueError('the sum of squares of "fisher" is wanted; got None.')
                 self._merge_by_parts(self.squares, block, count, batch, total, spread)
-            self.sums[quantity][block] += total
+            _add(self.sums[quantity], block, total)
 
     def saved(self, touched: Iterable[tuple[slice, slice | Tensor]]) -> Callable[[], None]:
         """Return a function that puts some parameters' sums back to what they are now.
@@ -178,7 +178,15 @@ class Accumulator:
         if isinstance(count, Tensor) or count:
             shift = total / _or_one(batch) - self.sums["fisher"][block] / _or_one(count)
             spread = spread + shift.square() * (count * batch / _or_one(count + batch))
-        squares[block] += spread
+        _add(squares, block, spread)
+
+
+def _add(sums: Tensor, block: slice | Tensor, total: Tensor) -> None:
+    """Add to some entries; for a range x[block] += total would write them once more."""
+    if isinstance(block, slice):
+        sums[block].add_(total)
+    else:
+        sums[block] += total
 
 
 def _or_one(number: int | Tensor) -> int | Tensor:

@@ -126,6 +126,8 @@ def check_keywords(
     Raises:
         SpecError: a constant that no family has is spelt like an argument of the function.
     """
+    if not constants:
+        return
     specs = [family_of(name) for name in (*families(), *(() if family is None else (family,)))]
     known = {constant.name for spec in specs for constant in spec.constants}
     arguments = [name for name in inspect.signature(function).parameters if name != "constants"]

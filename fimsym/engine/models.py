@@ -41,7 +41,7 @@ def check_mode(model: nn.Module) -> None:
 
 
 def check_parameters(trainable: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> None:
-    """Raise an error unless parameters are finite and real, of one dtype, and at least one."""
+    """Raise an error unless parameters are real, of one dtype, and at least one."""
     if not any(p.numel() for p in trainable.values()):
         frozen, empty = len(named) - len(trainable), len(trainable)
         also = f", {empty} without entries" if empty else ""
@@ -58,7 +58,14 @@ def check_parameters(trainable: Mapping[str, Tensor], named: Mapping[str, Tensor
     for name, parameter in trainable.items():
         if not parameter.is_floating_point():
             raise DomainError(f"parameter {name!r} is {parameter.dtype}; expected a real dtype.")
-        if not bool(parameter.sum().isfinite()) and not bool(parameter.isfinite().all()):
+
+
+def check_finite(trainable: Mapping[str, Tensor], flat: Tensor) -> None:
+    """Raise DomainError unless parameters, one after another in a flat vector, are finite."""
+    if bool(flat.sum().isfinite()):
+        return
+    for name, parameter in trainable.items():
+        if not bool(parameter.isfinite().all()):
             raise DomainError(
                 f"parameter {name!r} has values that are not finite; expected finite numbers. "
                 "Check that training has not diverged."

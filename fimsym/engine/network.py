@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fimsym.engine.models import Unrounded, check_mode, check_parameters, without_checkpoints
+from fimsym.engine.models import (
+    Unrounded,
+    check_finite,
+    check_mode,
+    check_parameters,
+    without_checkpoints,
+)
 from fimsym.errors import DomainError, ShapeError, UnsupportedError, reason
 
 
@@ -88,9 +95,10 @@ class Network:
         fixed = {n: t.to(self.device).clone() for n, t in others.items()}
         self._fixed = {n: _cast(t, self.dtype) for n, t in fixed.items()}
         flat = torch.cat([p.reshape(-1) for p in trainable.values()])
+        check_finite(trainable, flat)
         self.theta = flat.to(self.device, self.dtype)
         sizes = [trainable[name].numel() for name in self.names]
-        self._ends = torch.tensor(sizes).cumsum(0).tolist()
+        self._ends = list(itertools.accumulate(sizes))
         self._paths = _paths(model)
         self._starts = [end - size for end, size in zip(self._ends, sizes, strict=True)]
 

@@ -62,16 +62,18 @@ def agreeing(graph: Graph, leaves) -> Known:
     if not nodes:
         return Known({name: [] for name in known})
     seed = w.expand(batch, outputs)
-    plain = at_nodes(h, nodes, seed)
+    plain = at_nodes(h, nodes, seed) if graph.outer is None else {}
     names = list(known)
-    edges = [GradientEdge(node, 0) for node in nodes]
-    edges += [torch.autograd.graph.get_gradient_edge(leaves[name]) for name in names]
-    found = vjp([h], edges, [r[:, None] * seed])
+    places = [*(GradientEdge(node, 0) for node in nodes), *(leaves[name] for name in names)]
+    found = vjp([h], places, [r[:, None] * seed])
     weighted = dict(zip(nodes, found, strict=False))
     truth = dict(zip(names, found[len(nodes) :], strict=True))
     agreeing, sure = {}, True
     for name, uses in known.items():
-        orders = [_orders(use, plain[use.node], weighted[use.node], r) for use in uses]
+        if graph.outer is None:
+            orders = [_tried(use, plain[use.node], weighted[use.node], r) for use in uses]
+        else:
+            orders = [_proven(use, graph.outer, weighted[use.node], batch) for use in uses]
         if not all(orders):
             continue
         try:
@@ -80,21 +82,34 @@ def agreeing(graph: Graph, leaves) -> Known:
         except (RuntimeError, ValueError, IndexError):
             continue
         agreeing[name] = [fitting[0] for fitting in orders]
-        shown = [truth[name], *(plain[use.node] for use in uses)]
-        sure &= all(g is None or bool(g.any()) for g in shown)
+        shown = [truth[name], *(weighted[use.node] for use in uses)]
+        sure &= all(map(_shows, shown))
         sure &= all(len(fitting) == 1 for fitting in orders)
     taken = {use.node: use for name in agreeing for use in known[name]}
-    held = {
-        node: g.numel() // batch for node, g in plain.items() if node in taken and g is not None
-    }
+    return Known(agreeing, _sizes(graph, taken, weighted), sure)
+
+
+def _sizes(graph: Graph, taken: Mapping[Any, Use], found: Mapping[Any, Tensor | None]) -> Sizes:
+    batch = len(graph.h)
+    held = {node: g.numel() // batch for node in taken if (g := found[node]) is not None}
     start = start_of(graph)
     chained = {start.last, *(link.node for link in start.links)}
     swept = sum(size for node, size in held.items() if node not in chained)
     patches = sum(use.patches for use in taken.values()) // batch
-    return Known(agreeing, Sizes(sum(held.values()), swept, patches), sure)
+    return Sizes(sum(held.values()), swept, patches)
 
 
-def _orders(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) -> list[str]:
+def _proven(use: Use, outers: Mapping[Any, int], weighted: Tensor | None, batch: int) -> list[str]:
+    """Return which axis rows run over first, from where examples lie in the use's result."""
+    if weighted is None or batch == 1:
+        return ["batch"]
+    rows, outer = use.count(weighted.shape), outers.get((use.node, 0))
+    if outer == 1 and rows and rows % batch == 0:
+        return ["batch"]
+    return ["position"] if outer is not None and outer * batch == rows else []
+
+
+def _tried(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) -> list[str]:
     """Return which axis rows may run over first; nothing if they belong to no single example."""
     if plain is None or weighted is None:
         return ["batch"]
@@ -113,11 +128,16 @@ def _orders(use: Use, plain: Tensor | None, weighted: Tensor | None, r: Tensor) 
     return fitting
 
 
+def _shows(g: Tensor | None) -> bool:
+    """Tell whether a gradient, if there is one, differs from 0 somewhere."""
+    return g is None or bool(g.numel() and largest(g) > 0)
+
+
 def _give(uses: list[Use], weighted: Mapping[Any, Tensor | None], truth: Tensor | None) -> bool:
     """Tell whether the uses of a parameter add up to its gradient, some rows at a time."""
     given = [
         (use, use.rows(g[None]).unsqueeze(1))
-        for use in ordered(uses, ["batch"] * len(uses))
+        for use in uses
         if (g := weighted[use.node]) is not None
     ]
     if truth is None or not given:
@@ -132,7 +152,7 @@ def _give(uses: list[Use], weighted: Mapping[Any, Tensor | None], truth: Tensor 
     for first in range(0, height, size):
         part = slice(first, min(first + size, height))
         ruled = functools.reduce(torch.add, (use.jacobian(rows, part) for use, rows in given))
-        gap = ruled.flatten() - flat[part].flatten()
+        gap = ruled.flatten().sub_(flat[part].flatten())
         if not bool(largest(gap) <= limit):
             return False
     return True
