@@ -92,13 +92,26 @@ def test_long_batches_are_cut(monkeypatch):
     monkeypatch.setattr(classes, "_ENTRIES", 50)
     for name, value in Classes(h).moments(u, u, True).items():
         torch.testing.assert_close(value, whole[name])
-    kept = u.clone()
-    plain = Classes(h).moments(u, None, True)
-    assert torch.equal(u, kept)
-    for name, value in Classes(h).moments(kept, None, True, own=True).items():
-        assert torch.equal(value, plain[name])
-        torch.testing.assert_close(value, whole[name])
-    assert not torch.equal(u, kept)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 5, 200])
+@pytest.mark.parametrize("outputs", [2, 3, 700])
+@pytest.mark.parametrize("with_variance", [True, False])
+def test_derivatives_used_up_give_the_same_sums(batch, outputs, with_variance):
+    h = torch.randn(batch + 2, outputs, dtype=torch.float64)
+    rows = slice(1, batch + 1)
+    law = _law(h)
+    w = torch.randn(outputs, 3, dtype=torch.float64)
+    u = law[rows].centred(w, law[rows].lag(w))
+    plain = law[rows].moments(u, None, with_variance)
+    strided = law[rows].centred(w, law[rows].lag(w), together=False)
+    assert torch.equal(u, strided)
+    for own in (u.clone(), strided):
+        found = law.used_up(own, rows, with_variance)
+        assert found.keys() == plain.keys()
+        assert torch.equal(found["fisher"], plain["fisher"])
+        for name, value in found.items():
+            torch.testing.assert_close(value.sum(0), plain[name].sum(0), rtol=1e-12, atol=0)
 
 
 def test_the_likeliest_class_keeps_its_small_deviation():

@@ -10,6 +10,7 @@ Source: chain rule; for z' = φ(z) W, ∂h/∂z = (∂h/∂z' Wᵀ) ∘ φ'(z), 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -211,19 +212,24 @@ class Chain:
 
     def end(self) -> Tensor:
         """Return ∂h_c/∂(the place below all layers), [output, batch, feature]."""
-        g = self.seeds(slice(None))
-        for _, u, _ in self.along(slice(None)):
-            g = u
-        down = self.links[-1].down if self.links else None
+        if not self.links:
+            return self.seeds(slice(None), together=False).transpose(0, 1)
+        _, g, _ = collections.deque(self.along(slice(None)), maxlen=1).pop()
+        down = self.links[-1].down
         return (g if down is None else g @ down).transpose(0, 1)
 
-    def seeds(self, rows: slice | Tensor) -> Tensor:
-        """Return ∂h_c/∂(input of the output layer), [example, output, feature]."""
+    def seeds(self, rows: slice | Tensor, together: bool = True) -> Tensor:
+        """Return ∂h_c/∂(input of the output layer), [example, output, feature].
+
+        Args:
+            rows: The examples.
+            together: See `Classes.centred`.
+        """
         if self._law is not None:
             law = self._law[rows]
             few = isinstance(rows, Tensor)
             lag = law.lag(self._centred) if few else self._lag[rows]
-            return law.centred(self._centred, lag)
+            return law.centred(self._centred, lag, together)
         count = len(self._h[rows])
         return self._columns.expand(count, *self._columns.shape)
 

@@ -219,7 +219,7 @@ class Chunk:
                 found = (use.jacobian(g, part, examples) for use, g in places)
                 return functools.reduce(torch.add, found)
 
-            values = self._values(built(), examples, own=True)
+            values = self._used_up(built(), examples)
             if vanish(values):
                 values = self._values(built(), examples)
             at = slice(block.start + part.start * row, block.start + part.stop * row)
@@ -231,15 +231,21 @@ class Chunk:
         """Return uses with the gradients there, [output, batch, position, *channels]."""
         return [(use, self._of_use(use)) for use in uses]
 
-    def _values(
-        self, u: Tensor, rows: slice | Tensor = slice(None), own: bool = False
-    ) -> dict[str, Tensor]:
+    def _used_up(self, u: Tensor, rows: slice) -> dict[str, Tensor]:
+        """Return `_values`, where V₁ may be summed over some examples, and overwrite u.
+
+        Quantities that vanish may have lost digits.
+        """
+        if self.law is None or not self.first or self._is_bent_by_link:
+            return self._values(u, rows)
+        return self._of_law(self.law.used_up(u, rows, self.first != ("fisher",)))
+
+    def _values(self, u: Tensor, rows: slice | Tensor = slice(None)) -> dict[str, Tensor]:
         """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param].
 
         Args:
             u: ∂o/∂θ of some examples, [batch, output, param].
             rows: Which examples these are.
-            own: u may be overwritten, and quantities that vanish may have lost digits.
         """
         h = self.h[rows]
         if self._is_bent_by_link:
@@ -247,8 +253,8 @@ class Chunk:
         values = {}
         if self.first and self.law is not None:
             more, law = self.first != ("fisher",), self.law[rows]
-            take = functools.partial(law.of_precision, with_variance=more, own=own)
-            return self._of_law(take(h, u, None) if own else with_digits(take, h, u, None))
+            take = functools.partial(law.of_precision, with_variance=more)
+            return self._of_law(with_digits(take, h, u, None))
         if self.first:
             values = self.head.values(self.first, h, u, None)
         return self._with_zeros(values, u[:, 0])
@@ -260,6 +266,8 @@ class Chunk:
 
     def _with_zeros(self, values: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
         """Return the quantities asked for; those that are missing vanish."""
+        if self.asked == self.first:
+            return {quantity: values[quantity] for quantity in self.asked}
         zeros = like.new_zeros(()).expand_as(like)
         return {quantity: values.get(quantity, zeros) for quantity in self.asked}
 

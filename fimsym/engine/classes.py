@@ -68,17 +68,20 @@ class Classes:
         rest = self._others.sum(-1, keepdim=True).to(w.dtype)
         return self._others.to(w.dtype) @ w - rest * w[self.top]
 
-    def centred(self, w: Tensor, lag: Tensor) -> Tensor:
+    def centred(self, w: Tensor, lag: Tensor, together: bool = True) -> Tensor:
         """Return w_c − Σ_j p_j w_j.
 
         Args:
             w: [output, feature].
             lag: What `lag` returns.
+            together: Whether all directions of an input lie together in memory, or all inputs of
+                a direction.
 
         Returns:
             [batch, direction, feature].
         """
-        found = w - (w[self.top] + lag).unsqueeze(1)
+        mean = w[self.top] + lag
+        found = w - mean.unsqueeze(1) if together else (w.unsqueeze(1) - mean).transpose(0, 1)
         found[torch.arange(len(lag), device=w.device), self.top] = -lag
         return found
 
@@ -98,50 +101,59 @@ class Classes:
         return u
 
     def of_precision(
-        self, h: Tensor, u: Tensor, v: Tensor | None, with_variance: bool = True, own: bool = False
+        self, h: Tensor, u: Tensor, v: Tensor | None, with_variance: bool = True
     ) -> dict[str, Tensor]:
         """Return `moments` in the dtype of h, these inputs' natural parameters."""
         law = self if h.dtype == self.h.dtype else type(self)(h)
-        return law.moments(u, v, with_variance, own)
+        return law.moments(u, v, with_variance)
 
-    def moments(
-        self, u: Tensor, v: Tensor | None, with_variance: bool, own: bool = False
-    ) -> dict[str, Tensor]:
+    def moments(self, u: Tensor, v: Tensor | None, with_variance: bool) -> dict[str, Tensor]:
         """Return the quantities of derivatives whose means are zero, each [batch, param].
 
         Args:
             u: ũ, [batch, direction, param].
             v: ṽ, likewise; without it I, and V₁ if asked for, are all.
             with_variance: Return more than I.
-            own: Whether u may be overwritten.
         """
         names = QUANTITIES if v is not None else QUANTITIES[: 2 if with_variance else 1]
         found: dict[str, list[Tensor]] = {name: [] for name in names}
         size = max(1, _ENTRIES // max(1, u[:1].numel()))
         for first in range(0, max(1, len(u)), size):
             rows = slice(first, first + size)
-            square = torch.square(u[rows], out=u[rows] if own else None)
-            fisher = self._weighted_sum(rows, square)
+            p, square = self.p[rows], u[rows].square()
+            fisher = _weighted_sum(p, square)
             found["fisher"].append(fisher)
             if not with_variance:
                 continue
             square.sub_(fisher)
             if v is not None:
                 product = square * v[rows]
-                found["covariance"].append(self._weighted_sum(rows, product).neg_())
+                found["covariance"].append(_weighted_sum(p, product).neg_())
                 bent = torch.square(v[rows], out=product)
-                found["variance_negative_hessian"].append(self._weighted_sum(rows, bent))
-            found["variance_score_squared"].append(self._weighted_sum(rows, square.square_()))
+                found["variance_negative_hessian"].append(_weighted_sum(p, bent))
+            found["variance_score_squared"].append(_weighted_sum(p, square.square_()))
         return {
             name: (torch.cat(parts) if len(parts) > 1 else parts[0]).squeeze(1)
             for name, parts in found.items()
         }
 
-    def _weighted_sum(self, rows: slice, values: Tensor) -> Tensor:
-        p = self.p[rows]
-        if p.shape[-1] > _LONGEST:
-            return (p.mT * values).sum(1, keepdim=True)
-        return torch.bmm(p, values)
+    def used_up(self, u: Tensor, rows: slice, with_variance: bool) -> dict[str, Tensor]:
+        """Return I of some inputs, [batch, param], and V₁ summed over them, [any, param].
+
+        Args:
+            u: ũ of these inputs, [batch, direction, param]; it is overwritten.
+            rows: Which inputs they are.
+            with_variance: Return more than I.
+        """
+        p, square = self.p[rows], u.square_()
+        fisher = _weighted_sum(p, square)
+        found = {"fisher": fisher.squeeze(1)}
+        if with_variance:
+            excess = square.sub_(fisher).square_()
+            if p.numel() <= _LONGEST:
+                p, excess = p.reshape(1, 1, -1), excess.reshape(1, -1, excess.shape[-1])
+            found["variance_score_squared"] = _weighted_sum(p, excess).squeeze(1)
+        return found
 
     def moments_of_outputs(self) -> dict[str, Tensor]:
         """Return I = p_c q_c and V₁ = p_c q_c (p_c − q_c)², q = 1 − p, each [batch, output].
@@ -188,7 +200,7 @@ class Pair(Classes):
         return 1
 
     @override
-    def centred(self, w: Tensor, lag: Tensor) -> Tensor:
+    def centred(self, w: Tensor, lag: Tensor, together: bool = True) -> Tensor:
         return (w[1:] - w[:1]).repeat(len(self.h), 1, 1)
 
     @override
@@ -200,9 +212,11 @@ class Pair(Classes):
         return u * (self.p.squeeze(1).flip(-1) * torch.tensor([-1, 1]).to(self.p))
 
     @override
-    def moments(
-        self, u: Tensor, v: Tensor | None, with_variance: bool, own: bool = False
-    ) -> dict[str, Tensor]:
+    def used_up(self, u: Tensor, rows: slice, with_variance: bool) -> dict[str, Tensor]:
+        return self[rows].moments(u, None, with_variance)
+
+    @override
+    def moments(self, u: Tensor, v: Tensor | None, with_variance: bool) -> dict[str, Tensor]:
         law, odds = evaluator("bernoulli"), self.h[:, 1:] - self.h[:, :1]
         if v is None and not with_variance:
             return {"fisher": law.fisher(odds, u)}
@@ -236,6 +250,13 @@ class Columns:
         found[:, 0], found[:, 1] = w, square
         found[:, 2], found[:, 3] = w.mul_(square), square.square_()
         return found.flatten(1)
+
+
+def _weighted_sum(p: Tensor, values: Tensor) -> Tensor:
+    """Return Σ_c p_c x_c, [batch, 1, param], from [batch, 1, class] and [batch, class, param]."""
+    if p.shape[-1] > _LONGEST:
+        return (p.mT * values).sum(1, keepdim=True)
+    return torch.bmm(p, values)
 
 
 def _central(p: Tensor, powers: Tensor, top: Tensor, about: Tensor) -> tuple[Tensor, ...]:

@@ -26,4 +26,4 @@ def at_output(h: Tensor, law: Classes | None) -> Tensor:
     eye = torch.eye(h.shape[1], dtype=h.dtype, device=h.device)
     if law is None:
         return eye.unsqueeze(1).expand(-1, *h.shape)
-    return law.centred(eye, law.lag(eye)).transpose(0, 1)
+    return law.centred(eye, law.lag(eye), together=False).transpose(0, 1)

@@ -22,7 +22,8 @@ def vanish(values: Values) -> bool:
     name = "fisher" if "fisher" in values else next(iter(values), None)
     if name is None or values[name].dtype != torch.float32 or not values[name].numel():
         return False
-    return float(values[name].abs().amax()) < _LEAST ** DEGREES[name]
+    low, high = torch.aminmax(values[name])
+    return max(-float(low), float(high)) < _LEAST ** DEGREES[name]
 
 
 def with_digits(
