@@ -106,8 +106,9 @@ def test_derivatives_used_up_give_the_same_sums(batch, outputs, with_variance):
     plain = law[rows].moments(u, None, with_variance)
     strided = law[rows].centred(w, law[rows].lag(w), together=False)
     assert torch.equal(u, strided)
-    for own in (u.clone(), strided):
-        found = law.used_up(own, rows, with_variance)
+    for own, summed in ((u.clone(), True), (u.clone(), False), (strided, True)):
+        found = law.used_up(own, rows, with_variance, summed)
+        assert summed or all(value.shape == (batch, 3) for value in found.values())
         assert found.keys() == plain.keys()
         assert torch.equal(found["fisher"], plain["fisher"])
         for name, value in found.items():

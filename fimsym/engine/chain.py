@@ -166,7 +166,7 @@ class Chain:
     def along(self, rows: slice | Tensor) -> Iterator[tuple[Any, Tensor, Tensor | None]]:
         """Yield each node with ∂h_c/∂z and, if they are taken, ∂²h_c/∂z² of some examples.
 
-        They are [example, output, feature], to be used up before the next ones are asked for.
+        They are [example, output, feature], the caller's own.
         """
         outer, above = self.seeds(rows), []
         for place, link in enumerate(self.links):
@@ -176,10 +176,9 @@ class Chain:
                 v = self._bent(above, rows)
             own = place or self._law is not None  # else these are the network's weights
             u = outer.mul_(slope) if own else outer * slope
+            last = link.down is None or place + 1 == len(self.links)
+            outer = u if last else u @ _of(link)
             yield link.node, u, v
-            if link.down is None or place + 1 == len(self.links):
-                return
-            outer = u @ link.down
 
     def _bent(self, terms: list[Tensor], rows: slice | Tensor) -> Tensor:
         """Return ∂²h_c/∂z² at the last of some layers, [example, output, feature].
@@ -205,9 +204,9 @@ class Chain:
                     found[some] += terms[place][some] @ moved.square()
         return torch.addcmul(terms[-1], found, slope.square())
 
-    def of(self, node: Any) -> Tensor:
-        """Return ∂h_c/∂z of all examples at one node, [output, batch, feature]."""
-        found = next(u for other, u, _ in self.along(slice(None)) if other is node)
+    def of(self, node: Any, rows: slice = slice(None)) -> Tensor:
+        """Return ∂h_c/∂z of some examples at one node, [output, batch, feature]."""
+        found = next(u for other, u, _ in self.along(rows) if other is node)
         return found.transpose(0, 1)
 
     def end(self) -> Tensor:

@@ -184,7 +184,10 @@ class Chunk:
         if node in self.curved:
             v = self.curved[node][rows]
         elif node not in self.bent:
-            return self._values(u, rows)
+            values = self._used_up(u, rows)
+            if vanish(values):
+                values = self._values(self.found.chain.of(node, rows).transpose(0, 1), rows)
+            return values
         assert v is not None
         return self.values_of_bent(rows, u, v)
 
@@ -219,7 +222,7 @@ class Chunk:
                 found = (use.jacobian(g, part, examples) for use, g in places)
                 return functools.reduce(torch.add, found)
 
-            values = self._used_up(built(), examples)
+            values = self._used_up(built(), examples, summed=True)
             if vanish(values):
                 values = self._values(built(), examples)
             at = slice(block.start + part.start * row, block.start + part.stop * row)
@@ -231,14 +234,14 @@ class Chunk:
         """Return uses with the gradients there, [output, batch, position, *channels]."""
         return [(use, self._of_use(use)) for use in uses]
 
-    def _used_up(self, u: Tensor, rows: slice) -> dict[str, Tensor]:
+    def _used_up(self, u: Tensor, rows: slice, summed: bool = False) -> dict[str, Tensor]:
         """Return `_values`, where V₁ may be summed over some examples, and overwrite u.
 
         Quantities that vanish may have lost digits.
         """
         if self.law is None or not self.first or self._is_bent_by_link:
             return self._values(u, rows)
-        return self._of_law(self.law.used_up(u, rows, self.first != ("fisher",)))
+        return self._of_law(self.law.used_up(u, rows, self.first != ("fisher",), summed))
 
     def _values(self, u: Tensor, rows: slice | Tensor = slice(None)) -> dict[str, Tensor]:
         """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param].

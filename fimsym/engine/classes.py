@@ -137,20 +137,23 @@ class Classes:
             for name, parts in found.items()
         }
 
-    def used_up(self, u: Tensor, rows: slice, with_variance: bool) -> dict[str, Tensor]:
-        """Return I of some inputs, [batch, param], and V₁ summed over them, [any, param].
+    def used_up(
+        self, u: Tensor, rows: slice, with_variance: bool, summed: bool
+    ) -> dict[str, Tensor]:
+        """Return I and V₁ of some inputs, each [batch, param].
 
         Args:
             u: ũ of these inputs, [batch, direction, param]; it is overwritten.
             rows: Which inputs they are.
             with_variance: Return more than I.
+            summed: V₁ may be summed over some of them, [any, param].
         """
         p, square = self.p[rows], u.square_()
         fisher = _weighted_sum(p, square)
         found = {"fisher": fisher.squeeze(1)}
         if with_variance:
             excess = square.sub_(fisher).square_()
-            if p.numel() <= _LONGEST:
+            if summed and p.numel() <= _LONGEST:
                 p, excess = p.reshape(1, 1, -1), excess.reshape(1, -1, excess.shape[-1])
             found["variance_score_squared"] = _weighted_sum(p, excess).squeeze(1)
         return found
@@ -212,7 +215,9 @@ class Pair(Classes):
         return u * (self.p.squeeze(1).flip(-1) * torch.tensor([-1, 1]).to(self.p))
 
     @override
-    def used_up(self, u: Tensor, rows: slice, with_variance: bool) -> dict[str, Tensor]:
+    def used_up(
+        self, u: Tensor, rows: slice, with_variance: bool, summed: bool
+    ) -> dict[str, Tensor]:
         return self[rows].moments(u, None, with_variance)
 
     @override
