@@ -1,10 +1,11 @@
-"""Which rows of an operation belong to which example, found and checked by numbers.
+"""Which rows of an operation belong to which example, proven or found, and checked by numbers.
 
 A gradient at an operation's rows is ∂h_c/∂z of one example only if those rows influence
-that example's output alone. That is not read off shapes: in float64, backward passes with a
-random weight for every example must return that weight at its rows, and the uses of a
-parameter together must give its plain gradient. The first chunk of every size, the
-fourth, the 16th and so on are then compared with some of their examples run apart.
+that example's output alone. That is not read off shapes: the rules of the operations place every
+example, or else, in float64, backward passes with a random weight for every example must return
+that weight at its rows. The uses of a parameter together must give its plain gradient. The first
+chunk of every size, the fourth, the 16th and so on are then compared with some of their examples
+run apart.
 
 What one call has found out about a network holds for the next ones, whatever its parameters are
 by then: it is about operations and rows, and gradients that vanish have shown nothing.
@@ -51,7 +52,6 @@ class Alignment:
 
     def __init__(self, network: Network):
         self._network = network
-        self._double = network.double
         self._network_key = network.theta.dtype, tuple(network.shapes.items())
         self._lasting = _OF_MODELS.setdefault(network.model, {})
         self._known: ChainMap[tuple, Known] = ChainMap({}, self._lasting)
@@ -105,7 +105,7 @@ class Alignment:
         """
         inputs = inputs.double() if inputs.is_floating_point() else inputs
         try:
-            h, leaves = self._double.traced(inputs)
+            h, leaves = self._network.double.traced(inputs)
             exact = graphs.read(h, leaves)
             elsewhere = len(graph.h) > 1 and exact.layout != graph.layout
             if _key(exact) != _key(graph) or elsewhere:
@@ -214,7 +214,7 @@ class Alignment:
 
     def _holds_in_double(self, graph, uses, inputs, rows, seeds) -> bool:
         inputs = inputs.double() if inputs.is_floating_point() else inputs
-        h, leaves = self._double.traced(inputs)
+        h, leaves = self._network.double.traced(inputs)
         double = graphs.read(h, leaves)
         if _key(double) != _key(graph):
             return False
@@ -230,7 +230,7 @@ class Alignment:
                 return None
             return _of_examples(use.rows(g[None])[0], len(inputs), use.order, rows)
 
-        return self._apart(self._double, double, in_order, mixed, inputs, rows, seeds)
+        return self._apart(self._network.double, double, in_order, mixed, inputs, rows, seeds)
 
     def _apart(self, network, graph, uses, mixed, inputs, rows, seeds) -> bool:
         """Compare h, what each use holds, and gradients of Σ_b ⟨seed_b, h_b⟩."""
