@@ -442,11 +442,11 @@ def test_parameters_without_entries_come_out_empty(options):
         fimsym.analyze(model, data, "categorical")
 
 
-def test_a_compiled_model_is_the_one_that_was_compiled():
+@pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel])
+def test_a_wrapped_model_is_the_one_that_was_wrapped(wrap):
     model, data = build(lambda: mlp(4, 5, 3)), inputs(6, 4)
     plain = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
-    compiled = torch.compile(model, backend="eager")
-    found = fimsym.analyze(compiled, data, "categorical", quantities="all", progress=False)
+    found = fimsym.analyze(wrap(model), data, "categorical", quantities="all", progress=False)
     for quantity, values in plain.values.items():
         for name, value in values.items():
             torch.testing.assert_close(found.values[quantity][name], value)

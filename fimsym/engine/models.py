@@ -21,6 +21,16 @@ _RANDOM_IN_TRAINING = (nn.modules.dropout._DropoutNd, nn.RReLU)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
+def without_wrapper(model: nn.Module) -> nn.Module:
+    """Return the module that torch.compile or nn.DataParallel has wrapped.
+
+    Code of the first cannot be differentiated twice, nor example by example, and the second
+    takes no parameters but its own.
+    """
+    model = getattr(model, "_orig_mod", model)
+    return model.module if isinstance(model, nn.DataParallel) else model
+
+
 def check_mode(model: nn.Module) -> None:
     """Raise DomainError if a module draws random numbers, or mixes the inputs of a batch."""
     for name, module in model.named_modules():

@@ -20,6 +20,7 @@ from fimsym.engine.models import (
     check_mode,
     check_parameters,
     without_checkpoints,
+    without_wrapper,
 )
 from fimsym.errors import DomainError, ShapeError, UnsupportedError, reason
 
@@ -69,8 +70,7 @@ class Network:
                 "a TorchScript module cannot be differentiated per example; expected a plain "
                 "torch.nn.Module. Pass the module it was scripted from."
             )
-        # torch.compile's code cannot be differentiated twice, nor example by example.
-        model = getattr(model, "_orig_mod", model)
+        model = without_wrapper(model)
         check_mode(model)
         named = dict(model.named_parameters())
         for name, parameter in named.items():
