@@ -102,6 +102,54 @@ def test_merging_stops_at_a_size_in_memory(monkeypatch):
     assert {len(x) for x, _ in grouped([(data, None)], lambda first: 10**9)} == {10, 4}
 
 
+class Buffer(IterableDataset):
+    """Yields the same arrays again and again, with other numbers in them."""
+
+    def __init__(self, *arrays):
+        self.arrays = arrays
+
+    def __iter__(self):
+        buffers = [array[:3].clone().numpy() for array in self.arrays]
+        shown = tuple(map(torch.from_numpy, buffers))
+        for first in range(0, len(self.arrays[0]), 3):
+            for array, buffer in zip(self.arrays, buffers, strict=True):
+                buffer[:] = array[first : first + 3].numpy()
+            yield shown if len(shown) > 1 else buffers[0]
+
+
+REFILLED = {
+    "generator": lambda data: iter(data),
+    "iterable": lambda data: data,
+    "loader": lambda data: DataLoader(data, batch_size=None),
+}
+
+
+@pytest.mark.parametrize("form", REFILLED)
+def test_buffers_may_be_filled_anew(form):
+    inputs, labels = torch.arange(12.0)[:, None], torch.arange(12)
+    pieces = list(grouped(Rows(REFILLED[form](Buffer(inputs, labels))), lambda first: 5))
+    assert torch.equal(torch.cat([x for x, _ in pieces]), inputs)
+    assert torch.equal(torch.cat([y for _, y in pieces]), labels)
+    alone = [x for x, _ in Rows(REFILLED[form](Buffer(inputs)), 1, 2)]
+    assert torch.equal(torch.cat(alone), inputs[1::2])
+
+
+@pytest.mark.parametrize("form", REFILLED)
+def test_buffers_filled_anew_give_the_same_numbers(form):
+    model, data = build(lambda: mlp(4, 5, 3)), inputs(12, 4)
+    given = {"family": "categorical", "progress": False}
+    take = lambda: REFILLED[form](Buffer(data))  # noqa: E731
+    for found, plain in (
+        (fimsym.analyze(model, take(), **given), fimsym.analyze(model, data, **given)),
+        (
+            fimsym.estimate(model, take(), labels_per_input=40, **given),
+            fimsym.estimate(model, data, labels_per_input=40, **given),
+        ),
+    ):
+        for name, value in plain.fisher.items():
+            torch.testing.assert_close(found.fisher[name], value)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 @pytest.mark.parametrize("seed", range(5))
 def test_shares_are_the_rows_of_a_slice(world, seed):

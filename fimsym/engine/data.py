@@ -15,6 +15,7 @@ from torch.utils.data import (
     RandomSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    default_collate,
 )
 from torch.utils.data.distributed import DistributedSampler
 
@@ -35,7 +36,8 @@ class Rows:
     """The inputs of one process, batch by batch: rows rank, rank + world, … of the data.
 
     Every process reads the same batches and keeps its rows, counted over all batches in
-    order; nothing is padded and no row comes twice. Iterating yields (inputs, labels or None).
+    order; nothing is padded and no row comes twice. Iterating yields (inputs, labels or None),
+    copied where they may come in a buffer that the next ones are written to.
 
     Args:
         data: A tensor or array of inputs; a tuple (inputs, labels); or a DataLoader or
@@ -54,6 +56,7 @@ class Rows:
 
     def __init__(self, data: Data, rank: int = 0, world: int = 1):
         self._batches = _whole(data)
+        self._copied = not _lasts(data)
         _check_sampler(data, world)
         self.rank = rank
         self.world = world
@@ -70,6 +73,8 @@ class Rows:
                 labels = None if labels is None else labels[first :: self.world]
             if inputs.is_floating_point():
                 _require_finite(inputs, start, self.world)
+            if inputs.shape[0] and self._copied:
+                inputs, labels = inputs.clone(), None if labels is None else labels.clone()
             if inputs.shape[0]:
                 yield inputs, labels
         if self.read == 0:
@@ -229,6 +234,13 @@ def _whole(data):
             f"{type(data).__name__}."
         )
     return data
+
+
+def _lasts(data) -> bool:
+    """Tell whether batches keep their numbers while the next ones are read."""
+    if isinstance(data, DataLoader):
+        return data.num_workers > 0 or data.collate_fn is default_collate
+    return isinstance(data, Tensor | tuple | list) or hasattr(data, "__array__")
 
 
 def _check_sampler(data, world):

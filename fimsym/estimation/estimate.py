@@ -179,7 +179,7 @@ def _method(
 def _repeatable(data: inputs_of.Data, again: bool) -> inputs_of.Data:
     """Return data that can be read several times, if that is needed."""
     if again and isinstance(data, Iterator):
-        return list(data)
+        return [x if y is None else (x, y) for x, y in inputs_of.Rows(data)]
     return data
 
 
