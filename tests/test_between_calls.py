@@ -74,6 +74,18 @@ def test_a_second_call_finds_out_nothing_anew(monkeypatch):
         measured(other, x)
 
 
+def test_what_was_looked_at_is_not_run_again():
+    model, calls = build(perceptron), []
+    model.register_forward_hook(lambda *_: calls.append(None))
+    needed = {}
+    for count in (8, 9):  # eight inputs are looked at first
+        for _ in range(2):
+            calls.clear()
+            measured(model, inputs(count, 4), ("fisher",))
+        needed[count] = len(calls)
+    assert needed[8] == needed[9] - 1
+
+
 def test_other_shapes_and_dtypes_are_looked_at_anew(monkeypatch):
     model, x = build(perceptron), inputs(9, 4)
     measured(model, x)

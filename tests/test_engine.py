@@ -442,7 +442,13 @@ def test_parameters_without_entries_come_out_empty(options):
         fimsym.analyze(model, data, "categorical")
 
 
-@pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel])
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "wrap", [compiled, nn.DataParallel, lambda model: nn.DataParallel(compiled(model))]
+)
 def test_a_wrapped_model_is_the_one_that_was_wrapped(wrap):
     model, data = build(lambda: mlp(4, 5, 3)), inputs(6, 4)
     plain = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)

@@ -6,8 +6,11 @@ from torch import nn
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional as fn
 
+from fimsym.engine import graph as graphs
 from fimsym.engine.layout import layout
 from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.network import Network
+from fimsym.engine.probe import agreeing
 from tests.networks import Attention, Recurrent, Residual, build, convolution, inputs, pooled
 
 BATCH = 5
@@ -168,6 +171,18 @@ def test_networks_have_a_layout(name, dtype):
     found = placed(h)
     assert found is not None
     assert is_true(h, found)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rows_that_are_proven_are_those_that_numbers_show(name):
+    make, draw = NETWORKS[name]
+    network, x = Network(build(make)), draw()
+    with differentiable_kernels():
+        h, leaves = network.traced(x)
+    proven, tried = (graphs.read(h, leaves) for _ in "ab")
+    assert proven.outer
+    tried.__dict__["outer"] = None
+    assert agreeing(proven, leaves) == agreeing(tried, leaves)
 
 
 def rows(count=2 * BATCH):

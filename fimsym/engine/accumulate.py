@@ -44,7 +44,8 @@ class Accumulator:
     def add(self, block: slice | Tensor, count: int, values: Mapping[str, Tensor]) -> None:
         """Add the values [batch, param] of a batch, with `count` inputs already added.
 
-        `block` says which parameters they are, a range or distinct places.
+        `block` says which parameters they are, a range or distinct places. All but "fisher" may
+        be summed over some of the batch.
         """
         for quantity, value in values.items():
             if quantity == "fisher" and self.squares is not None:

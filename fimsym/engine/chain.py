@@ -163,20 +163,27 @@ class Chain:
         for first in range(0, batch, size):
             yield slice(first, min(first + size, batch))
 
-    def along(self, rows: slice | Tensor) -> Iterator[tuple[Any, Tensor, Tensor | None]]:
+    def along(
+        self, rows: slice | Tensor, depth: int | None = None
+    ) -> Iterator[tuple[Any, Tensor, Tensor | None]]:
         """Yield each node with ∂h_c/∂z and, if they are taken, ∂²h_c/∂z² of some examples.
 
         They are [example, output, feature], the caller's own.
+
+        Args:
+            rows: The examples.
+            depth: How many layers to go down; all if None.
         """
         outer, above = self.seeds(rows), []
-        for place, link in enumerate(self.links):
+        links = self.links[:depth]
+        for place, link in enumerate(links):
             slope, v = self.slopes[link.node][rows].unsqueeze(1), None
             if self.bends:
                 above.append(outer * self.bends[link.node][rows].unsqueeze(1))
                 v = self._bent(above, rows)
             own = place or self._law is not None  # else these are the network's weights
             u = outer.mul_(slope) if own else outer * slope
-            last = link.down is None or place + 1 == len(self.links)
+            last = link.down is None or place + 1 == len(links)
             outer = u if last else u @ _of(link)
             yield link.node, u, v
 
@@ -206,15 +213,17 @@ class Chain:
 
     def of(self, node: Any, rows: slice = slice(None)) -> Tensor:
         """Return ∂h_c/∂z of some examples at one node, [output, batch, feature]."""
-        found = next(u for other, u, _ in self.along(rows) if other is node)
-        return found.transpose(0, 1)
+        depth = 1 + [link.node for link in self.links].index(node)
+        return self._last(rows, depth).transpose(0, 1)
+
+    def _last(self, rows: slice, depth: int) -> Tensor:
+        return collections.deque(self.along(rows, depth), maxlen=1).pop()[1]
 
     def end(self) -> Tensor:
         """Return ∂h_c/∂(the place below all layers), [output, batch, feature]."""
         if not self.links:
             return self.seeds(slice(None), together=False).transpose(0, 1)
-        _, g, _ = collections.deque(self.along(slice(None)), maxlen=1).pop()
-        down = self.links[-1].down
+        g, down = self._last(slice(None), len(self.links)), self.links[-1].down
         return (g if down is None else g @ down).transpose(0, 1)
 
     def seeds(self, rows: slice | Tensor, together: bool = True) -> Tensor:
@@ -222,7 +231,7 @@ class Chain:
 
         Args:
             rows: The examples.
-            together: See `Classes.centred`.
+            together: See `Classes.centred`; without a law it does not matter.
         """
         if self._law is not None:
             law = self._law[rows]

@@ -60,8 +60,9 @@ def traced(network: Network, inputs: Tensor) -> Graph:
 
 def _read(network: Network, h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
     graph = graphs.read(h, leaves)
-    names = {id(parameter): name for name, parameter in network.model.named_parameters()}
-    for name in (names[id(leaf)] for leaf in graph.others if id(leaf) in names):
+    others = {id(leaf) for leaf in graph.others}
+    named = network.model.named_parameters() if others else ()
+    for name in (name for name, parameter in named if id(parameter) in others):
         raise UnsupportedError(
             f"the model uses its parameter {name!r} through what is no attribute of a module, "
             "such as a list, a function or a hook that holds it; its derivatives there would be "

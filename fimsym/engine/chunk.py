@@ -7,7 +7,7 @@ is built, of some rows of the parameter and some examples at a time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -184,10 +184,7 @@ class Chunk:
         if node in self.curved:
             v = self.curved[node][rows]
         elif node not in self.bent:
-            values = self._used_up(u, rows)
-            if vanish(values):
-                values = self._values(self.found.chain.of(node, rows).transpose(0, 1), rows)
-            return values
+            return self._used_up(u, rows, lambda: self.found.chain.of(node, rows).transpose(0, 1))
         assert v is not None
         return self.values_of_bent(rows, u, v)
 
@@ -216,15 +213,13 @@ class Chunk:
         """Build u of some rows of the parameter and some examples at a time, and add them up."""
         places = self.places(uses)
         row = uses[0].shape[1:].numel()
-        for part, examples in parts(uses, self.batch, self.h.shape[1]):
+        for part, examples in parts(uses, self.batch, directions.number(self.h, self.law)):
 
             def built(part=part, examples=examples):
                 found = (use.jacobian(g, part, examples) for use, g in places)
                 return functools.reduce(torch.add, found)
 
-            values = self._used_up(built(), examples, summed=True)
-            if vanish(values):
-                values = self._values(built(), examples)
+            values = self._used_up(built(), examples, built, summed=True)
             at = slice(block.start + part.start * row, block.start + part.stop * row)
             self.sums.add(at, self.count + examples.start, values)
         for use in uses:
@@ -234,14 +229,21 @@ class Chunk:
         """Return uses with the gradients there, [output, batch, position, *channels]."""
         return [(use, self._of_use(use)) for use in uses]
 
-    def _used_up(self, u: Tensor, rows: slice, summed: bool = False) -> dict[str, Tensor]:
-        """Return `_values`, where V₁ may be summed over some examples, and overwrite u.
+    def _used_up(
+        self, u: Tensor, rows: slice, again: Callable[[], Tensor], summed: bool = False
+    ) -> dict[str, Tensor]:
+        """Return `_values`, and overwrite u.
 
-        Quantities that vanish may have lost digits.
+        Args:
+            u: ∂o/∂θ of some examples, [batch, output, param].
+            rows: Which examples these are.
+            again: Returns u once more, if that is needed.
+            summed: V₁ may be summed over some examples, [any, param].
         """
-        if self.law is None or not self.first or self._is_bent_by_link:
+        if self.law is None or not self.law.overwrites or not self.first:
             return self._values(u, rows)
-        return self._of_law(self.law.used_up(u, rows, self.first != ("fisher",), summed))
+        values = self.law.used_up(u, rows, self.first != ("fisher",), summed)
+        return self._values(again(), rows) if vanish(values) else self._of_law(values)
 
     def _values(self, u: Tensor, rows: slice | Tensor = slice(None)) -> dict[str, Tensor]:
         """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param].

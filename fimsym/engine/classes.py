@@ -19,7 +19,7 @@ from fimsym.generated import evaluator
 QUANTITIES = ("fisher", "variance_score_squared", "variance_negative_hessian", "covariance")
 """What there are shortcuts for."""
 _LONGEST = 512
-"""Most classes that a matrix product, which adds them up in order, sums in float32."""
+"""Most terms that a matrix product, which adds them up in order, sums in float32."""
 _ENTRIES = 2**19
 """Entries of ũ that are taken at a time, so that they stay in the processor's cache."""
 _ROUNDING = 2e-5
@@ -31,7 +31,12 @@ class Classes:
 
     Args:
         h: Natural parameters, [batch, output].
+
+    Attributes:
+        overwrites: Whether `used_up` saves memory.
     """
+
+    overwrites = True
 
     def __init__(self, h: Tensor):
         self.h = h
@@ -140,7 +145,7 @@ class Classes:
     def used_up(
         self, u: Tensor, rows: slice, with_variance: bool, summed: bool
     ) -> dict[str, Tensor]:
-        """Return I and V₁ of some inputs, each [batch, param].
+        """Return I and V₁ of some inputs, each [batch, param]; digits may underflow.
 
         Args:
             u: ũ of these inputs, [batch, direction, param]; it is overwritten.
@@ -197,6 +202,8 @@ class Pair(Classes):
     Labels follow the Bernoulli law of h_1 − h_0, whose closed forms take one gradient.
     """
 
+    overwrites = False
+
     @property
     @override
     def directions(self) -> int:
@@ -213,12 +220,6 @@ class Pair(Classes):
     @override
     def completed(self, u: Tensor) -> Tensor:
         return u * (self.p.squeeze(1).flip(-1) * torch.tensor([-1, 1]).to(self.p))
-
-    @override
-    def used_up(
-        self, u: Tensor, rows: slice, with_variance: bool, summed: bool
-    ) -> dict[str, Tensor]:
-        return self[rows].moments(u, None, with_variance)
 
     @override
     def moments(self, u: Tensor, v: Tensor | None, with_variance: bool) -> dict[str, Tensor]:

@@ -86,7 +86,6 @@ class Curvatures:
 
     def __init__(self, network: Network):
         self._network = network
-        self._double = network.double
         self._blocks = dict(network.parameters())
         self._records: dict[tuple, Examined] = {}
         self._holds: dict[str, bool] = {}
@@ -188,7 +187,7 @@ class Curvatures:
         return self._holds[name]
 
     def _of_chain(self, name: str, inputs: Tensor, neurons: Tensor) -> Tensor | None:
-        h, leaves = self._double.traced(inputs)
+        h, leaves = self._network.double.traced(inputs)
         graph = graphs.read(h, leaves)
         found = graph.uses[name]
         start = start_of(graph)
@@ -213,7 +212,7 @@ class Curvatures:
             rule, places = rule * a[column] ** 2, neurons * len(a) + column
         w = torch.linspace(0.5, 1.5, len(rule), dtype=torch.float64, device=rule.device)
         block = self._blocks[name]
-        truth = curvatures_along(self._double, block, example, w[None], places.tolist())
+        truth = curvatures_along(self._network.double, block, example, w[None], places.tolist())
         size = max(float(truth.abs().max()), float((w @ rule.abs()).max()))
         rounding = 1e3 * torch.finfo(self._network.dtype).eps
         return bool((w @ rule - truth).abs().max() <= rounding * size)

@@ -74,7 +74,10 @@ class Graph:
 
     @functools.cached_property
     def outer(self) -> dict[tuple[Any, int], int] | None:
-        """How many entries of every result examples come after; see `layout`."""
+        """How many entries of every result examples come after, see `fimsym.engine.layout`.
+
+        None where an operation has no rule.
+        """
         return layout((self.nodes[0], self.h.output_nr), len(self.h))
 
     @property

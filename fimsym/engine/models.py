@@ -27,8 +27,12 @@ def without_wrapper(model: nn.Module) -> nn.Module:
     Code of the first cannot be differentiated twice, nor example by example, and the second
     takes no parameters but its own.
     """
-    model = getattr(model, "_orig_mod", model)
-    return model.module if isinstance(model, nn.DataParallel) else model
+    while True:
+        inner = model.module if isinstance(model, nn.DataParallel) else model
+        inner = getattr(inner, "_orig_mod", inner)
+        if inner is model:
+            return model
+        model = inner
 
 
 def check_mode(model: nn.Module) -> None:
@@ -70,7 +74,7 @@ def check_parameters(trainable: Mapping[str, Tensor], named: Mapping[str, Tensor
             raise DomainError(f"parameter {name!r} is {parameter.dtype}; expected a real dtype.")
 
 
-def check_finite(trainable: Mapping[str, Tensor], flat: Tensor) -> None:
+def check_finite_parameters(trainable: Mapping[str, Tensor], flat: Tensor) -> None:
     """Raise DomainError unless parameters, one after another in a flat vector, are finite."""
     if bool(flat.sum().isfinite()):
         return

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from fimsym.engine.models import (
     Unrounded,
-    check_finite,
+    check_finite_parameters,
     check_mode,
     check_parameters,
     without_checkpoints,
@@ -65,12 +65,12 @@ class Network:
                 f"model must be a torch.nn.Module; got {type(model).__name__}. "
                 "Wrap a function in a module whose parameters are registered."
             )
+        model = without_wrapper(model)
         if isinstance(model, torch.jit.ScriptModule):
             raise UnsupportedError(
                 "a TorchScript module cannot be differentiated per example; expected a plain "
                 "torch.nn.Module. Pass the module it was scripted from."
             )
-        model = without_wrapper(model)
         check_mode(model)
         named = dict(model.named_parameters())
         for name, parameter in named.items():
@@ -95,7 +95,7 @@ class Network:
         fixed = {n: t.to(self.device).clone() for n, t in others.items()}
         self._fixed = {n: _cast(t, self.dtype) for n, t in fixed.items()}
         flat = torch.cat([p.reshape(-1) for p in trainable.values()])
-        check_finite(trainable, flat)
+        check_finite_parameters(trainable, flat)
         self.theta = flat.to(self.device, self.dtype)
         sizes = [trainable[name].numel() for name in self.names]
         self._ends = list(itertools.accumulate(sizes))

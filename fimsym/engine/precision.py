@@ -22,8 +22,13 @@ def vanish(values: Values) -> bool:
     name = "fisher" if "fisher" in values else next(iter(values), None)
     if name is None or values[name].dtype != torch.float32 or not values[name].numel():
         return False
-    low, high = torch.aminmax(values[name])
-    return max(-float(low), float(high)) < _LEAST ** DEGREES[name]
+    return float(largest(values[name])) < _LEAST ** DEGREES[name]
+
+
+def largest(values: Tensor) -> Tensor:
+    """Return max |x|, NaN if there is one."""
+    low, high = torch.aminmax(values)
+    return torch.maximum(-low, high)
 
 
 def with_digits(

@@ -1,4 +1,4 @@
-"""Uses of parameters tried out: do their rows belong to examples, and give they the gradient?"""
+"""Uses of parameters: whose are their rows, proven or tried, and do they give the gradient?"""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge
 from fimsym.engine.backward import at_nodes, vjp
 from fimsym.engine.chain import start_of
 from fimsym.engine.graph import Graph
+from fimsym.engine.precision import largest
 from fimsym.engine.uses import Use, split_rows, unit_of
 
 _TOLERANCE = 1e-9
@@ -175,12 +176,6 @@ def near(one: Tensor, other: Tensor, tolerance: float) -> bool:
         return True
     size = largest(other) + torch.finfo(one.dtype).tiny
     return bool(largest(one - other) <= tolerance * size)
-
-
-def largest(values: Tensor) -> Tensor:
-    """Return max |x|, NaN if there is one."""
-    low, high = torch.aminmax(values)
-    return torch.maximum(-low, high)
 
 
 def random_weights(size: int, like: Tensor) -> Tensor:

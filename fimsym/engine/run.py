@@ -77,7 +77,7 @@ class Run:
         self.limit = limit
         self.notes: list[str] = []
         self.fitting = Fitting(None, True)
-        self._looked_at: tuple[Tensor, Graph] | None = None
+        self._looked_at: tuple[tuple, Graph] | None = None
         self._say: Callable[[str], None] = lambda text: None
         self._expected = False
         self.roads = Roads(network, head, asked, limit, exact=probing is None)
@@ -167,15 +167,18 @@ class Run:
         if self.own:
             rows = math.ceil(self.own / math.ceil(self.own / rows))
         heavy = self.roads.heavy and self.roads.second
-        self.fitting = Fitting(self.limit if self.held or heavy else None, not heavy)
+        limit = self.limit if self.held or heavy else None
+        self.fitting = Fitting(limit, not heavy)
         self.fitting.most = rows
-        self._looked_at = inputs, graph
+        if limit is None:  # else all that a chunk takes is measured
+            self._looked_at = _key(inputs), graph
 
     def _traced(self, inputs: Tensor) -> Graph:
-        """Run the network, unless the first inputs were all that were looked at."""
+        """Return the graph of some inputs; that of the first is at hand if they are all."""
         first, self._looked_at = self._looked_at, None
-        if first is not None and in_memory(first[0]) == in_memory(inputs):
+        if first is not None and first[0] == _key(inputs):
             return first[1]
+        del first
         return traced(self.network, inputs)
 
     def _add_chunk(self, inputs: Tensor, labels: Tensor | None, work: Work) -> None:
@@ -283,6 +286,11 @@ class Run:
             notes=tuple(self.notes),
             expected_inputs=share.total,
         )
+
+
+def _key(inputs: Tensor) -> tuple:
+    """Return the same for inputs that are the same numbers in memory, not written to since."""
+    return in_memory(inputs), inputs._version
 
 
 def _explained(error: RuntimeError) -> RuntimeError:
