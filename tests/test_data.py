@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 import fimsym
-from fimsym.engine.data import Rows, grouped, length
+from fimsym.engine.data import Rows, length
+from fimsym.engine.pieces import grouped
 from fimsym.errors import DomainError, ShapeError, UnsupportedError
 from tests.networks import build, flat, inputs, mlp
 
@@ -95,7 +96,7 @@ def test_nothing_is_read_ahead_or_kept():
 
 
 def test_merging_stops_at_a_size_in_memory(monkeypatch):
-    import fimsym.engine.data as module
+    import fimsym.engine.pieces as module
 
     monkeypatch.setattr(module, "_LARGEST_PIECE", 8 * 3 * 10)
     data = torch.randn(64, 3, dtype=torch.float64)

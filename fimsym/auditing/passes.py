@@ -16,6 +16,7 @@ from fimsym.engine.checks import traced
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Network
+from fimsym.engine.pieces import LOOKED_AT, grouped
 from fimsym.engine.roads import Roads
 from fimsym.engine.seeded import Uses, by_position, gradients, power_sums, row_parts
 from fimsym.engine.uses import Affine, Convolution, Product, Use
@@ -67,7 +68,7 @@ class Passes:
         self.count = sum(len(inputs) for inputs, _ in batches)
         self._roads = Roads(network, head, (), limit)
         first, _ = batches[0]
-        inputs, _ = inputs_of.placed((first[: inputs_of.LOOKED_AT], None), network)
+        inputs, _ = inputs_of.placed((first[:LOOKED_AT], None), network)
         graph = traced(network, inputs)
         self._rows = self._roads.rows(graph, inputs)[0]
         self.outputs = graph.h.shape[1]
@@ -86,7 +87,7 @@ class Passes:
     def pieces(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor | None, int]]:
         """Yield inputs, labels and the position of the first, `size` at a time in order."""
         first, rows = 0, size or self._rows
-        for batch in inputs_of.grouped(self.batches, lambda _: rows):
+        for batch in grouped(self.batches, lambda _: rows):
             inputs, labels = inputs_of.placed(batch, self.network)
             yield inputs, labels, first
             first += len(inputs)

@@ -28,6 +28,7 @@ from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
 from fimsym.engine.labels import several
 from fimsym.engine.network import Network
+from fimsym.engine.pieces import grouped
 from fimsym.engine.powers import in_memory
 from fimsym.engine.recording import NoTape
 from fimsym.engine.roads import Roads
@@ -101,7 +102,7 @@ class Run:
         with progress_bar(what, own, show and ranks.rank == 0) as bar:
             self._say = bar.say
             work = Work(bar.advance, self._expect, stop)
-            for batch in inputs_of.grouped(stop.until_requested(rows), self._wanted):
+            for batch in grouped(stop.until_requested(rows), self._wanted):
                 if stop.during_work:
                     break
                 with self._located():

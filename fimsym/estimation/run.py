@@ -23,6 +23,7 @@ from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
 from fimsym.engine.network import Network
+from fimsym.engine.pieces import grouped
 from fimsym.engine.probe import Sizes
 from fimsym.engine.roads import ROADS
 from fimsym.errors import FimsymError, ShapeError
@@ -128,7 +129,7 @@ class Run:
         if ranks.world > 1:
             what += f", rank 0 of {ranks.world}"
         with progress_bar(what, own, show and ranks.rank == 0) as advance:
-            for batch in inputs_of.grouped(stop.until_requested(rows), self._wanted):
+            for batch in grouped(stop.until_requested(rows), self._wanted):
                 if stop.during_work:
                     break
                 inputs, labels = inputs_of.placed(batch, network)
