@@ -26,6 +26,21 @@ def looked_up():
     return torch.randint(7, (9, 5), generator=torch.Generator().manual_seed(0))
 
 
+def test_two_classes_that_are_nearly_equal():
+    """V₁ = p q (p − q)² u⁴ is far below I² there, and below all that float32 holds."""
+    model, data = build(lambda: mlp(4, 5, 6, 2)), inputs(9, 4)
+    with torch.no_grad():
+        model[-1].weight.mul_(1e-7)
+        model[-1].bias.mul_(1e-7)
+    given = {"family": "categorical", "progress": False}
+    truth = fimsym.analyze(copy.deepcopy(model), data, **given).variance_score_squared
+    for quantities in ("all", ("fisher", "variance_score_squared"), ("variance_score_squared",)):
+        found = fimsym.analyze(model.float(), data.float(), quantities=quantities, **given)
+        for name, value in found.variance_score_squared.items():
+            assert value.max() > 0
+            torch.testing.assert_close(value, truth[name], rtol=1e-3, atol=1e-4 * truth[name].max())
+
+
 CASES = {
     "chain": (lambda: mlp(4, 5, 6, 3), lambda: inputs(9, 4)),
     "two classes": (lambda: mlp(4, 5, 6, 2), lambda: inputs(9, 4)),

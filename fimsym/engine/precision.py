@@ -13,16 +13,23 @@ from fimsym.engine.powers import DEGREES
 _LEAST = 2.0**-28
 """Largest |u| below which fourth powers keep too few digits in float32."""
 
+_OF_FIRST = ("fisher", "variance_score_squared")
+"""Quantities of first derivatives: others may be exactly zero. V₁ of two classes is far below I²
+where they are nearly equal."""
+
 Values = Mapping[str, Tensor]
 """Quantities by name."""
 
 
 def vanish(values: Values) -> bool:
     """Tell whether quantities in float32 are zero, or so small that they may have lost digits."""
-    name = "fisher" if "fisher" in values else next(iter(values), None)
-    if name is None or values[name].dtype != torch.float32 or not values[name].numel():
-        return False
-    return float(largest(values[name])) < _LEAST ** DEGREES[name]
+    names = [name for name in _OF_FIRST if name in values] or list(values)[:1]
+    single = [name for name in names if values[name].dtype == torch.float32]
+    return any(
+        float(largest(values[name])) < _LEAST ** DEGREES[name]
+        for name in single
+        if values[name].numel()
+    )
 
 
 def largest(values: Tensor) -> Tensor:
