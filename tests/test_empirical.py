@@ -15,7 +15,7 @@ from fimsym.engine import labels, seeded
 from fimsym.engine.alignment import Alignment
 from fimsym.engine.empirical import SHIFT
 from fimsym.engine.head import Head
-from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.kernels import exact_kernels
 from fimsym.engine.network import Network
 from tests.networks import (
     Attention,
@@ -78,7 +78,7 @@ def rows_by_autograd(model, data, seed):
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor:UserWarning")
 def test_power_sums_equal_gradients_of_single_examples(name, known):
     factory, data = NETWORKS[name]
-    with differentiable_kernels(), torch.enable_grad():
+    with exact_kernels(), torch.enable_grad():
         model = build(factory)
         net = Network(model)
         graph = graphs.read(*net.traced(data))

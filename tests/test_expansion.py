@@ -9,7 +9,7 @@ from torch import nn
 from fimsym.engine import examined
 from fimsym.engine.examined import examine, expanded
 from fimsym.engine.expansion import Expansion
-from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.kernels import exact_kernels
 from fimsym.engine.network import Network
 from fimsym.engine.recording import NoTape
 from fimsym.engine.replay import Replay
@@ -17,7 +17,7 @@ from fimsym.engine.replay import Replay
 
 @pytest.fixture(autouse=True)
 def _kernels():
-    with differentiable_kernels():
+    with exact_kernels():
         yield
 
 

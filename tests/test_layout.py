@@ -7,8 +7,8 @@ from torch.autograd.graph import GradientEdge
 from torch.nn import functional as fn
 
 from fimsym.engine import graph as graphs
+from fimsym.engine.kernels import exact_kernels
 from fimsym.engine.layout import layout
-from fimsym.engine.models import differentiable_kernels
 from fimsym.engine.network import Network
 from fimsym.engine.probe import agreeing
 from tests.networks import Attention, Recurrent, Residual, build, convolution, inputs, pooled
@@ -131,7 +131,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_rules_are_true(name):
-    with differentiable_kernels():
+    with exact_kernels():
         h = OPERATIONS[name](values(*SHAPE)).reshape(BATCH, -1)
     found = placed(h)
     assert found is not None
@@ -166,7 +166,7 @@ NETWORKS = {
 def test_networks_have_a_layout(name, dtype):
     make, draw = NETWORKS[name]
     model, x = build(make).to(dtype), draw()
-    with differentiable_kernels():
+    with exact_kernels():
         h = model(x.to(dtype) if x.is_floating_point() else x)
     found = placed(h)
     assert found is not None
@@ -177,7 +177,7 @@ def test_networks_have_a_layout(name, dtype):
 def test_rows_that_are_proven_are_those_that_numbers_show(name):
     make, draw = NETWORKS[name]
     network, x = Network(build(make)), draw()
-    with differentiable_kernels():
+    with exact_kernels():
         h, leaves = network.traced(x)
     proven, tried = (graphs.read(h, leaves) for _ in "ab")
     assert proven.outer

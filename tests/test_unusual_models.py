@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 import fimsym
-from fimsym.engine.models import Unrounded, differentiable_kernels
+from fimsym.engine.kernels import exact_kernels
+from fimsym.engine.models import Unrounded
 from tests.networks import build, flat, inputs
 from tests.reference import enumeration
 
@@ -143,7 +144,7 @@ def test_gradients_that_are_nothing_but_rounding(tokens, width, batch, seed):
     torch.manual_seed(seed)
     model, x = Attending(tokens, width).double(), torch.full((batch, 3), tokens - 1)
     found = fimsym.analyze(model, x, "categorical", progress=False)
-    with differentiable_kernels():
+    with exact_kernels():
         truth = enumeration.moments("categorical", model, x)
     for quantity, value in found.values.items():
         torch.testing.assert_close(flat(value), truth[quantity], rtol=1e-9, atol=1e-14)

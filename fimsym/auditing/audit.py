@@ -22,8 +22,8 @@ from fimsym.engine import Analysis, analyze
 from fimsym.engine import data as inputs_of
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
+from fimsym.engine.kernels import differentiating, exact_kernels
 from fimsym.engine.memory import budget
-from fimsym.engine.models import differentiable_kernels, differentiating
 from fimsym.engine.network import Network
 from fimsym.engine.quantities import check_grouping
 from fimsym.errors import ShapeError, SpecError
@@ -106,7 +106,7 @@ def audit(
         batches = list(inputs_of.Rows(data))
         ranks.exchange(None)  # a file may be missing in one process alone
     shared = {"groups": groups, "max_memory": max_memory, "device": device, "progress": progress}
-    with differentiable_kernels(), differentiating():
+    with exact_kernels(), differentiating():
         analysis = _analysed(model, batches, head, given, negative_hessian, shared)
         passes = Passes(network, head, batches, budget(max_memory, network.device))
 

@@ -15,8 +15,8 @@ from fimsym.engine.analysis import Analysis
 from fimsym.engine.bounded import bounds_of
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import SECOND_ORDER, Head
+from fimsym.engine.kernels import differentiating, exact_kernels
 from fimsym.engine.memory import budget, keep_freed_memory
-from fimsym.engine.models import differentiable_kernels, differentiating
 from fimsym.engine.network import Network
 from fimsym.engine.quantities import QUANTITIES, check_grouping, check_quantities
 from fimsym.engine.run import Run
@@ -100,7 +100,7 @@ def analyze(
         Soen & Sun (2024), Lemma 3.1; formulas from ``fimsym derive``.
     """
     keep_freed_memory()
-    with sharing() as ranks, differentiable_kernels(), differentiating():
+    with sharing() as ranks, exact_kernels(), differentiating():
         check_keywords(analyze, family, constants)
         head = Head(family, link, constants)
         asked = check_quantities(quantities)

@@ -247,7 +247,8 @@ def _batch_norm(node, index, shape) -> Use | None:
     if index != 1:
         return None
     mean, variance = node._saved_running_mean, node._saved_running_var
-    scale = (variance + node._saved_eps).rsqrt()
+    epsilon = node._saved_epsilon if hasattr(node, "_saved_epsilon") else node._saved_eps
+    scale = (variance + epsilon).rsqrt()
     factor = (x - mean.reshape(along)) * scale.reshape(along)
     return Affine(node, shape, factor, 1.0, along)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 from torch.utils._pytree import tree_leaves, tree_map
@@ -152,25 +151,6 @@ def _writes(func: Any) -> bool:
     """Tell whether a function changes one of its arguments."""
     name = func.__name__
     return name.startswith(("__set", "__i")) or (name.endswith("_") and not name.endswith("__"))
-
-
-@contextlib.contextmanager
-def differentiable_kernels() -> Iterator[None]:
-    """Use attention kernels that have second derivatives; restore the setting afterwards."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-
-
-@contextlib.contextmanager
-def differentiating() -> Iterator[None]:
-    """Record graphs, whatever a caller has switched off."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fimsym.engine.kernels import kernels_of
 from fimsym.engine.models import (
     Unrounded,
     check_finite_parameters,
@@ -230,7 +231,7 @@ class Network:
         named = {**self._fixed, **parameters}
         given = {path: named[name] for path, name in self._paths.items()}
         whole = Unrounded(self.dtype) if self._unrounded else contextlib.nullcontext()
-        with without_checkpoints(), whole:
+        with without_checkpoints(), kernels_of(self.device), whole:
             output = functional_call(self.model, given, (inputs,), tie_weights=False)
         if not isinstance(output, Tensor):
             raise ShapeError(

@@ -14,8 +14,8 @@ from fimsym.engine.analysis import Analysis
 from fimsym.engine.analyze import analyze, check_keywords
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
+from fimsym.engine.kernels import differentiating, exact_kernels
 from fimsym.engine.memory import budget
-from fimsym.engine.models import differentiable_kernels, differentiating
 from fimsym.engine.network import Network
 from fimsym.engine.quantities import check_grouping
 from fimsym.errors import SpecError
@@ -122,7 +122,7 @@ def estimate(
         given: dict[str, Any] = {"progress": progress, "input_variance": random_inputs, **constants}
         found = analyze(model, data, family, link, "fisher", groups, max_memory, device, **given)
         return _of_analysis(found, random_inputs, seed, target_relative_error)
-    with sharing() as ranks, differentiable_kernels(), differentiating():
+    with sharing() as ranks, exact_kernels(), differentiating():
         head = Head(family, link, constants)
         grouping = check_grouping(groups)
         network = Network(model, device)

@@ -16,8 +16,8 @@ from fimsym.engine.analyze import check_keywords
 from fimsym.engine.distributed import sharing
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
+from fimsym.engine.kernels import differentiating, exact_kernels
 from fimsym.engine.memory import budget
-from fimsym.engine.models import differentiable_kernels, differentiating
 from fimsym.engine.network import Network
 from fimsym.engine.quantities import check_grouping, group_name
 from fimsym.errors import SpecError
@@ -93,7 +93,7 @@ def plan(
     if isinstance(pilot, bool) or not isinstance(pilot, int) or pilot < 1:
         raise SpecError(f"pilot must be a whole number of inputs, at least 1; got {pilot!r}.")
     check_keywords(plan, family, constants)
-    with sharing() as ranks, differentiable_kernels(), differentiating():
+    with sharing() as ranks, exact_kernels(), differentiating():
         head = Head(family, link, constants)
         grouping = check_grouping(groups)
         network = Network(model, device)

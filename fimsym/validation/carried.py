@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fimsym.engine.distributed import Ranks, sharing
-from fimsym.engine.models import differentiable_kernels
+from fimsym.engine.kernels import exact_kernels
 from fimsym.errors import DomainError, FimsymError
 from fimsym.validation.cells import Cell, Sampled, pilot_labels
 from fimsym.validation.checkpoint import Store
@@ -84,7 +84,7 @@ def carry_out(
         untested: What is not, in sentences.
     """
     start = time.perf_counter()
-    with one_thread(), differentiable_kernels(), torch.enable_grad(), sharing() as ranks:
+    with one_thread(), exact_kernels(), torch.enable_grad(), sharing() as ranks:
         subjects = build()
         tests = number_of_tests(subjects)
         folder = None if plan.checkpoint is None else Path(plan.checkpoint)

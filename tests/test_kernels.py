@@ -1,0 +1,189 @@
+"""Which kernels a model is carried out with, whatever a caller has set."""
+
+import types
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import fimsym
+from fimsym.engine import graph as graphs
+from fimsym.engine import kernels
+from tests.networks import build, inputs, mlp
+
+GPU = torch.device("cuda")
+
+
+def settings():
+    """Return everything about precision that torch can be asked for."""
+    backends = torch.backends
+    own = {"cuda": ("matmul",), "cudnn": ("conv", "rnn"), "mkldnn": ("matmul", "conv", "rnn")}
+    found = {
+        f"{library}.{name}": getattr(getattr(backends, library), name).fp32_precision
+        for library, names in own.items()
+        for name in names
+        if hasattr(backends.cuda.matmul, "fp32_precision")
+    }
+    for name, read in {
+        "products": torch.get_float32_matmul_precision,
+        "convolutions": lambda: backends.cudnn.allow_tf32,
+        "attention": backends.mha.get_fastpath_enabled,
+        "autocast": lambda: torch.is_autocast_enabled("cpu"),
+    }.items():
+        try:
+            found[name] = read()
+        except RuntimeError:
+            found[name] = "contradiction"
+    return found
+
+
+class Watched(nn.Module):
+    """Notes the settings that it runs with."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.seen = mlp(4, 6, 3), []
+
+    def forward(self, x):
+        self.seen.append(settings())
+        return self.inner(x)
+
+
+def _newer(name, value):
+    return lambda: setattr(getattr(torch.backends, name), "fp32_precision", value)
+
+
+CHANGES = {
+    "nothing": lambda: None,
+    "medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "tf32 in products": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "no tf32 in convolutions": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "bfloat16 in products": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    "one of two": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+}
+
+
+@pytest.fixture
+def restored():
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    for place, value in (
+        (torch.backends.cuda.matmul, "none"),
+        (torch.backends.cudnn.conv, "tf32"),
+        (torch.backends.cudnn.rnn, "tf32"),
+        (torch.backends.mkldnn.matmul, "none"),
+    ):
+        place.fp32_precision = value
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_digit_is_kept_whatever_a_caller_has_set(change):
+    CHANGES[change]()
+    before, model = settings(), build(Watched)
+    fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")
+    assert settings() == before
+    for seen in model.seen:
+        assert {value for name, value in seen.items() if "." in name} == {"ieee"}
+        assert not seen["attention"]
+        assert seen["products"] == "highest" or before["products"] == "contradiction"
+        assert seen["convolutions"] in (False, "contradiction")
+        assert seen["convolutions"] is False or before["convolutions"] == "contradiction"
+
+
+def test_a_callers_autocast_is_left():
+    model = build(lambda: mlp(4, 6, 3)).float()
+    data = inputs(5, 4).float()
+    plain = fimsym.analyze(model, data, "categorical", quantities="all")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = fimsym.analyze(model, data, "categorical", quantities="all")
+        assert torch.is_autocast_enabled("cpu")
+    for name, value in plain.fisher.items():
+        assert torch.equal(value, within.fisher[name])
+
+
+@pytest.mark.usefixtures("restored")
+def test_evaluators_run_where_torchs_settings_contradict_each_other():
+    module = fimsym.evaluator("categorical")
+    h, u = torch.randn(10), torch.randn(10, 5000)
+    plain = module.fisher(h, u)
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    torch.testing.assert_close(module.fisher(h, u), plain)
+
+
+class Spy(torch.overrides.TorchFunctionMode):
+    """Notes what is called, and whether cuDNN may carry it out."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.seen[func.__name__] = torch.backends.cudnn.enabled
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (nn.GRU, "gru"),
+        (nn.LSTM, "lstm"),
+        (nn.RNN, "rnn_tanh"),
+        (lambda *sizes: nn.RNN(*sizes, nonlinearity="relu"), "rnn_relu"),
+    ],
+)
+def test_recurrent_layers_on_a_gpu_are_not_left_to_cudnn(layer, name):
+    with Spy() as spy, kernels.kernels_of(GPU):
+        layer(4, 3)(inputs(2, 5, 4).float())
+        nn.Linear(4, 3)(inputs(2, 4).float())
+    assert spy.seen[name] is False
+    assert spy.seen["linear"] is True
+    assert torch.backends.cudnn.enabled
+
+
+def test_parameters_on_a_gpu_are_not_moved_to_where_cudnn_wants_them():
+    weights = [torch.randn(9, 4), torch.randn(9, 3), torch.randn(9), torch.randn(9)]
+    call = (weights, 4, 4, 3, 3, 0, 1, True, False)
+    with Spy() as spy, kernels.kernels_of(GPU):
+        torch._cudnn_rnn_flatten_weight(*call)
+    assert "_cudnn_rnn_flatten_weight" not in spy.seen
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.RMSNorm(4),
+        nn.RMSNorm((3, 4), eps=1e-3),
+        nn.RMSNorm(4, elementwise_affine=False),
+    ],
+)
+def test_root_mean_squares_on_a_gpu_are_taken_step_by_step(layer):
+    x = inputs(5, 3, 4)
+    layer = layer.double()
+    with Spy() as spy, kernels.kernels_of(GPU):
+        found = layer(x)
+        again = functional.rms_norm(x, layer.normalized_shape, layer.weight, layer.eps)
+    assert "rms_norm" not in spy.seen
+    torch.testing.assert_close(found, layer(x))
+    torch.testing.assert_close(again, layer(x))
+
+
+def test_a_processor_has_torchs_own_kernels():
+    with Spy() as spy, kernels.kernels_of(torch.device("cpu")):
+        nn.RMSNorm(4)(torch.ones(2, 4))
+    assert "rms_norm" in spy.seen
+
+
+def test_batch_normalization_has_another_name_for_epsilon_in_cudnn():
+    norm = nn.BatchNorm1d(3, eps=0.5).double().eval()
+    norm.running_var.uniform_(0.5, 2.0)
+    node = norm(inputs(4, 3)).grad_fn
+    fields = {name: getattr(node, name) for name in dir(node) if name.startswith("_saved_")}
+    there = types.SimpleNamespace(**fields, _saved_epsilon=fields.pop("_saved_eps"))
+    del there._saved_eps
+    rule = graphs._batch_norm
+    ours, theirs = rule(node, 1, torch.Size([3])), rule(there, 1, torch.Size([3]))
+    torch.testing.assert_close(ours.factor, theirs.factor)
