@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import fimsym
 from fimsym.engine import graph as graphs
-from fimsym.engine import kernels
+from fimsym.engine import kernels, memory
 from tests.networks import build, inputs, mlp
 
 GPU = torch.device("cuda")
@@ -187,3 +187,11 @@ def test_batch_normalization_has_another_name_for_epsilon_in_cudnn():
     rule = graphs._batch_norm
     ours, theirs = rule(node, 1, torch.Size([3])), rule(there, 1, torch.Size([3]))
     torch.testing.assert_close(ours.factor, theirs.factor)
+
+
+def test_a_gpu_is_given_more_at_a_time(monkeypatch):
+    assert kernels.at_a_time(100, torch.device("cpu")) == 100
+    assert kernels.at_a_time(100, GPU) > 1000
+    monkeypatch.setattr(memory, "_free", lambda device: 80 * 10**9)
+    assert memory.budget(None, torch.device("cpu")) == 10**9
+    assert memory.budget(None, GPU) == 20 * 10**9

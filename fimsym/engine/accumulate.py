@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from fimsym.engine.kernels import at_a_time
 from fimsym.errors import DomainError
 
 _ENTRIES = 2**17
@@ -163,12 +164,12 @@ class Accumulator:
 
     def _merge_by_parts(self, squares, block, count, batch, total, spread):
         """Merge so many parameters at a time that they stay in the cache."""
-        length = len(total)
-        if length <= _ENTRIES or not isinstance(block, slice):
+        length, entries = len(total), at_a_time(_ENTRIES, total.device)
+        if length <= entries or not isinstance(block, slice):
             self._merge(squares, block, count, batch, total, spread)
             return
-        for first in range(0, length, _ENTRIES):
-            some = slice(first, min(first + _ENTRIES, length))
+        for first in range(0, length, entries):
+            some = slice(first, min(first + entries, length))
             there = slice(block.start + some.start, block.start + some.stop)
             before = count[some] if isinstance(count, Tensor) else count
             added = batch[some] if isinstance(batch, Tensor) else batch

@@ -64,7 +64,8 @@ class Bent:
     def _tiles(self, name: str, rows: int, columns: int, unit: int = 1) -> list[Tile]:
         batch, outputs = self._chunk.h.shape
         held = self._second.cost(name).times(batch, row=outputs * columns, both=_COPIES * outputs)
-        return tiles(held, rows, columns, self._limit, self._chunk.h.element_size(), unit)
+        h = self._chunk.h
+        return tiles(held, rows, columns, self._limit, h.element_size(), h.device, unit)
 
     def _add(self, name: str, uses: list[Use], tile: Tile, last: bool) -> None:
         with torch.no_grad():

@@ -25,6 +25,7 @@ from fimsym.engine import directions
 from fimsym.engine.backward import vjp
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.placement import ACTIVATIONS, kind_of
 
 _PRODUCTS = ("AddmmBackward0", "MmBackward0")
@@ -158,7 +159,8 @@ class Chain:
         """Yield ranges of examples so small that their gradients stay in the cache."""
         batch = len(self._h)
         widest = max((link.width for link in self.links), default=1)
-        size = max(1, _ENTRIES // (directions.number(self._h, self._law) * widest))
+        most = at_a_time(_ENTRIES, self._h.device)
+        size = max(1, most // (directions.number(self._h, self._law) * widest))
         size = math.ceil(batch / math.ceil(batch / size))
         for first in range(0, batch, size):
             yield slice(first, min(first + size, batch))
@@ -202,7 +204,8 @@ class Chain:
         found = terms[-2] @ down.square()
         if len(links) > 1:
             slopes = [self.slopes[link.node][rows] for link in links]
-            size = max(1, _ENTRIES // max(_of(link).numel() for link in links))
+            most = at_a_time(_ENTRIES, found.device)
+            size = max(1, most // max(_of(link).numel() for link in links))
             for first in range(0, len(found), size):
                 some = slice(first, first + size)
                 moved = down.expand(len(found[some]), *down.shape)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from fimsym.engine.kernels import at_a_time
 from fimsym.generated import evaluator
 
 QUANTITIES = ("fisher", "variance_score_squared", "variance_negative_hessian", "covariance")
@@ -122,7 +123,7 @@ class Classes:
         """
         names = QUANTITIES if v is not None else QUANTITIES[: 2 if with_variance else 1]
         found: dict[str, list[Tensor]] = {name: [] for name in names}
-        size = max(1, _ENTRIES // max(1, u[:1].numel()))
+        size = max(1, at_a_time(_ENTRIES, u.device) // max(1, u[:1].numel()))
         for first in range(0, max(1, len(u)), size):
             rows = slice(first, first + size)
             p, square = self.p[rows], u[rows].square()

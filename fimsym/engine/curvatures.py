@@ -147,7 +147,7 @@ class Curvatures:
         cost = second.cost(name).times(len(h), both=h.shape[1])
         whole = h.new_zeros(len(h), expansion.outputs, width)
         try:
-            for rows, column in tiles(cost, width, 1, limit, h.element_size()):
+            for rows, column in tiles(cost, width, 1, limit, h.element_size(), h.device):
                 if shifts:
                     v = expansion.rows(name, rows, column)
                     v = v if v is None else v.squeeze(-1)

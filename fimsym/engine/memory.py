@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 import torch
 
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Block, Network
 from fimsym.errors import SpecError
 
@@ -22,15 +23,16 @@ def budget(max_memory: int | str | None, device: torch.device) -> int:
     """Return a memory budget in bytes.
 
     Args:
-        max_memory: Bytes, text such as ``"2GB"``, or None for a quarter of what is free,
-            at most 1 GB.
+        max_memory: Bytes, text such as ``"2GB"``, or None for a quarter of what is free, on a
+            processor at most 1 GB.
         device: Whose memory it is.
 
     Raises:
         SpecError: it is not a positive size.
     """
     if max_memory is None:
-        return max(10**7, min(_DEFAULT_CEILING, int(_FRACTION_OF_FREE * _free(device))))
+        ceiling = at_a_time(_DEFAULT_CEILING, device)
+        return max(10**7, min(ceiling, int(_FRACTION_OF_FREE * _free(device))))
     size = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]?)I?B?\s*", str(max_memory).upper())
     try:
         value = int(float(size[1]) * _UNITS[size[2]]) if size else 0

@@ -14,6 +14,7 @@ from torch.autograd.graph import GradientEdge
 from fimsym.engine.backward import at_nodes, vjp
 from fimsym.engine.chain import start_of
 from fimsym.engine.graph import Graph
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.precision import largest
 from fimsym.engine.uses import Use, split_rows, unit_of
 
@@ -148,7 +149,8 @@ def _give(uses: list[Use], weighted: Mapping[Any, Tensor | None], truth: Tensor 
     height = truth.shape[0] if truth.ndim else 1
     flat = truth.reshape(height, -1)
     unit = unit_of(use for use, _ in given)
-    size = max(1, _BLOCK // max(1, flat.shape[1] * unit)) * unit
+    most = at_a_time(_BLOCK, flat.device)
+    size = max(1, most // max(1, flat.shape[1] * unit)) * unit
     limit = _TOLERANCE * (largest(flat) + torch.finfo(flat.dtype).tiny)
     for first in range(0, height, size):
         part = slice(first, min(first + size, height))

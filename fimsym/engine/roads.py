@@ -30,6 +30,7 @@ from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Network
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.tables import places_of
@@ -114,6 +115,7 @@ class Roads:
         target = _TARGET_OF_SWEEPS if sizes.swept else _TARGET
         target = _TARGET_OF_SERIES if self.second else target
         self.heavy |= bool(rest)
+        target = at_a_time(target, self.network.device)
         return max(1, min(self.limit, target) // each), rest
 
     def uses(self, graph: Graph, inputs: Tensor, compared: bool = False) -> dict[str, list[Use]]:

@@ -19,8 +19,9 @@ from torch.func import grad, vmap
 
 from fimsym.engine.backward import at_nodes
 from fimsym.engine.graph import Graph
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Block, Network
-from fimsym.engine.uses import Lookup, Product, Use, split_rows, unit_of
+from fimsym.engine.uses import Lookup, Product, Use, device_of, split_rows, unit_of
 
 Uses = Mapping[str, list[Use]]
 """Every use of each parameter, its rows known to belong to examples."""
@@ -61,7 +62,8 @@ def power_sums(
             if live:
                 _add(found, blocks[name], live, len(seed))
     rest = [name for name in network.names if name not in uses]
-    for block in network.blocks(max(1, _ENTRIES // len(seed)), rest):
+    most = at_a_time(_ENTRIES, seed.device)
+    for block in network.blocks(max(1, most // len(seed)), rest):
         s = per_example(network, block, inputs, seed).double()
         for k, total in found.items():
             total[block.start : block.stop] = s.pow(k).sum(0)
@@ -88,7 +90,7 @@ def row_parts(uses: Sequence[Use], batch: int) -> Iterator[slice]:
     height = shape[0] if shape else 1
     unit = unit_of(uses)
     each = batch * max(1, shape.numel() // max(1, height)) * unit
-    size = max(1, _ENTRIES // each) * unit
+    size = max(1, at_a_time(_ENTRIES, device_of(uses)) // each) * unit
     for first in range(0, height, size):
         yield slice(first, min(first + size, height))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fimsym.engine.accumulate import Accumulator
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Block
 from fimsym.engine.uses import Lookup, split_rows
 
@@ -109,7 +110,7 @@ def put(
     """
     height, width = shape
     row, order = row.sort()
-    size = max(1, _ENTRIES // (columns.stop - columns.start))
+    size = max(1, at_a_time(_ENTRIES, row.device) // (columns.stop - columns.start))
     starts = torch.arange(0, height, size, device=row.device)
     ends = [*torch.searchsorted(row, starts).tolist(), len(row)]
     for first, (start, stop) in zip(starts.tolist(), itertools.pairwise(ends), strict=True):

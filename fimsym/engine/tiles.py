@@ -6,7 +6,10 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 
+import torch
+
 from fimsym.engine.allocations import Allocations
+from fimsym.engine.kernels import at_a_time
 
 Tile = tuple[slice, slice]
 """Ranges of rows and of columns."""
@@ -69,7 +72,13 @@ def measured(run: Callable[[int, int], object], rows: int, columns: int, itemsiz
 
 
 def tiles(
-    cost: Cost, rows: int, columns: int, limit: float, itemsize: int, unit: int = 1
+    cost: Cost,
+    rows: int,
+    columns: int,
+    limit: float,
+    itemsize: int,
+    device: torch.device,
+    unit: int = 1,
 ) -> list[Tile]:
     """Return tiles that cover rows and columns, each within a limit if it can be.
 
@@ -79,13 +88,15 @@ def tiles(
         columns: Likewise.
         limit: Bytes.
         itemsize: Bytes of a number.
+        device: Where they are.
         unit: Rows are cut at multiples of it.
     """
 
     def work(r: int, c: int) -> float:
-        return (_ALWAYS + itemsize * cost.of(r, c)) * -(-rows // r) * -(-columns // c)
+        return (always + itemsize * cost.of(r, c)) * -(-rows // r) * -(-columns // c)
 
-    limit = min(limit, _CACHED)
+    always = at_a_time(_ALWAYS, device)
+    limit = min(limit, at_a_time(_CACHED, device))
     heights = [size * unit for size in _sizes(-(-rows // unit))]
     pairs = list(itertools.product(heights, _sizes(columns)))
     fitting = [(r, c) for r, c in pairs if itemsize * cost.of(r, c) <= limit]

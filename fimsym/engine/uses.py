@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
+from fimsym.engine.kernels import at_a_time
+
 ALL = slice(None)
 _BLOCK = 2**19
 """Entries of u that are built at a time."""
@@ -282,9 +284,15 @@ def parts(uses: Sequence[Use], batch: int, outputs: int) -> Iterator[tuple[slice
     """
     height, row = uses[0].shape[:1].numel(), outputs * uses[0].shape[1:].numel()
     unit = unit_of(uses)
-    size = max(1, _BLOCK // max(1, min(_FEW, batch) * row * unit)) * unit
-    most = max(1, _BLOCK // max(1, row * min(size, height)))
+    entries = at_a_time(_BLOCK, device_of(uses))
+    size = max(1, entries // max(1, min(_FEW, batch) * row * unit)) * unit
+    most = max(1, entries // max(1, row * min(size, height)))
     return itertools.product(_even(height, size, unit), _even(batch, most))
+
+
+def device_of(uses: Sequence[Use]) -> torch.device:
+    """Return the device of what uses put out."""
+    return uses[0].node._input_metadata[0].device
 
 
 def unit_of(uses: Iterable[Use]) -> int:

@@ -18,6 +18,7 @@ from fimsym.engine.alignment import Alignment
 from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.derivatives import Differentiator, curvatures_along
 from fimsym.engine.head import Head
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Block, Network
 from fimsym.engine.probe import Sizes
 from fimsym.engine.recording import NoTape
@@ -207,7 +208,8 @@ class Curved:
             return
         batch, outputs = piece.outputs.shape
         at = (piece.inputs, piece.first, outputs)
-        for block in self._network.blocks(max(1, _ENTRIES // (batch * outputs)), names):
+        most = at_a_time(_ENTRIES, piece.inputs.device)
+        for block in self._network.blocks(max(1, most // (batch * outputs)), names):
             u = self._take("first")(block, *at)
             second = self._take("second")(block, *at) if bent else None
             with torch.no_grad():

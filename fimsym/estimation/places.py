@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fimsym.engine.accumulate import Accumulator
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Block
 from fimsym.engine.powers import in_memory
 from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows, unit_of
@@ -180,7 +181,8 @@ class Places:
         row = block.size // max(1, height)
         unit = unit_of(use for use, _ in live)
         outputs = live[0][1].shape[0]
-        size = max(1, _BLOCK // (self._batch * outputs * row * unit)) * unit
+        most = at_a_time(_BLOCK, live[0][1].device)
+        size = max(1, most // (self._batch * outputs * row * unit)) * unit
         placed = [(use, self._by_position(use, g)) for use, g in live]
         for first in range(0, height, size):
             part = slice(first, min(first + size, height))

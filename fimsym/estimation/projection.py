@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fimsym.engine.derivatives import Differentiator
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Block, Network
 
 _ENTRIES = 2**21
@@ -76,6 +77,7 @@ class Projected:
         """
         self._projection.load(inputs, seeds)
         positions = torch.arange(len(inputs), device=inputs.device)
-        largest = max(1, _ENTRIES // (len(inputs) * len(seeds)))
+        most = at_a_time(_ENTRIES, inputs.device)
+        largest = max(1, most // (len(inputs) * len(seeds)))
         for block in self._projection.blocks(largest, names):
             yield block, self._take(block, positions, first_row, len(seeds))

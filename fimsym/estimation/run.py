@@ -22,6 +22,7 @@ from fimsym.engine.distributed import Ranks, Share
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
+from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Network
 from fimsym.engine.pieces import grouped
 from fimsym.engine.probe import Sizes
@@ -189,8 +190,9 @@ class Run:
         width = self.network.dtype.itemsize
         each = max(1, width * self.method.entries(sizes, self.outputs))
         # A large layer's sums take as long as its gradients unless many inputs share them.
-        target = min(self._limit, max(_LEAST_TARGET, width * self.network.size))
-        rows = min(_MOST_ROWS, max(1, target // each))
+        target = at_a_time(max(_LEAST_TARGET, width * self.network.size), self.network.device)
+        target = min(self._limit, target)
+        rows = min(at_a_time(_MOST_ROWS, self.network.device), max(1, target // each))
         if rows >= BLOCK:
             return rows - rows % BLOCK
         fits = min(BLOCK, max(1, self._limit // each))
