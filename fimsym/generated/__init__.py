@@ -32,7 +32,7 @@ _HEADER = re.compile(r"(?:#[^\n]*\n)*?# body sha256 ([0-9a-f]{64})\n")
 _LOCK = threading.RLock()
 
 
-def evaluator(name_or_family: str | Family) -> ModuleType:
+def evaluator(name_or_family: str | Family, compiled: bool = False) -> ModuleType:
     """Return the module of closed forms of a family.
 
     It holds ``mean``, ``log_partition``, ``fisher``, ``variance_score_squared``,
@@ -42,13 +42,23 @@ def evaluator(name_or_family: str | Family) -> ModuleType:
 
     Args:
         name_or_family: A built-in family's name, or a specification.
+        compiled: Return functions that `torch.compile` turns into one pass over u and v: many
+            times faster where these are large, after seconds at the first call with a number of
+            dimensions. They do not check whether values are finite and inside the domain.
 
     Raises:
         SpecError: no family has that name, or the specification is wrong.
         DerivationError: a proof about the family fails.
         DomainError: others could write to the cache folder.
     """
-    spec = family(name_or_family)
+    module = _module(family(name_or_family))
+    if not compiled:
+        return module
+    return importlib.import_module("fimsym.runtime.compiled").compiled(module)
+
+
+def _module(spec: Family) -> ModuleType:
+    """Return the checked-in or cached module of a family."""
     if spec.name in families() and spec == family(spec.name):
         return importlib.import_module(f"fimsym.generated.{spec.name}")
     digest = _digest(spec)

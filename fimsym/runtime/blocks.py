@@ -8,6 +8,7 @@ compiled is one graph: there the whole call is one block.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import maybe_current_level
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fimsym.runtime.columns import require_finite_results
 
@@ -54,6 +56,8 @@ def in_blocks(
         DomainError: a result is not finite.
     """
     given = list(directions.values())
+    if torch.compiler.is_compiling():
+        columns = _stored(columns)
     chunks = _chunks(given[0].shape) if _may_be_cut(given, columns) else given[0].shape
     if chunks == given[0].shape:
         values = [value.squeeze(-2).to(dtype) for value in block(_never, *columns, *given)]
@@ -138,6 +142,28 @@ def _part(tensor: Tensor, region: Region) -> Tensor:
     return tensor
 
 
+@torch.library.custom_op("fimsym::stored", mutates_args=())
+def _store(columns: list[Tensor]) -> list[Tensor]:
+    return [column.clone() for column in columns]
+
+
+@_store.register_fake
+def _(columns):
+    return [torch.empty_like(column) for column in columns]
+
+
+def _stored(columns: Sequence) -> Sequence:
+    """Return columns that compiled code holds in memory.
+
+    A compiler would else work them out anew, in float64, for every entry of u.
+    """
+    leaves, structure = tree_flatten(columns)
+    places = [n for n, x in enumerate(leaves) if isinstance(x, Tensor) and not x.requires_grad]
+    for place, column in zip(places, _store([leaves[n] for n in places]), strict=True):
+        leaves[place] = column
+    return tree_unflatten(leaves, structure)
+
+
 def _of_column(column, region: Region):
     if isinstance(column, Tensor):
         return _part(column, region)
@@ -153,25 +179,25 @@ def at(values: Tensor, place: Tensor) -> Tensor:
 
 def rows(values: Tensor, *places: Tensor) -> list[Tensor]:
     """Return the entries of `values` at each of several outputs, each [*batch, 1, param]."""
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
-        return [torch.take_along_dim(values, place, dim=-2) for place in places]
     width = values.shape[-1]
-    if values.numel() < _FEW or width == 1:
+    if torch.compiler.is_compiling() or values.numel() < _FEW or width == 1:
         return [values.gather(-2, place.expand(*place.shape[:-1], width)) for place in places]
     # The same without an index for every parameter.
     if values.ndim == 2:
-        try:
-            return [values.narrow(-2, int(place), 1) for place in places]
-        except RuntimeError:  # inside vmap
-            return [values.index_select(-2, place.flatten()) for place in places]
+        if values.device.type == "cpu":
+            with contextlib.suppress(RuntimeError):  # inside vmap
+                return [values.narrow(-2, int(place), 1) for place in places]
+        return [values.index_select(-2, place.flatten()) for place in places]
     sizes = values.shape[:-2]
     if _rows_follow(values):
-        first = torch.arange(0, values.shape[:-1].numel(), values.shape[-2])
+        count = values.shape[:-1].numel()
+        first = torch.arange(0, count, values.shape[-2], device=values.device)
         index = torch.cat([first + place.flatten() for place in places])
         found = values.view(-1, width).index_select(0, index).view(-1, *sizes, 1, width)
         return list(found.unbind())
     grid = [
-        torch.arange(size).view(-1, *[1] * (len(sizes) - axis)) for axis, size in enumerate(sizes)
+        torch.arange(size, device=values.device).view(-1, *[1] * (len(sizes) - axis))
+        for axis, size in enumerate(sizes)
     ]
     return [values[(*grid, place.squeeze(-1))] for place in places]
 

@@ -67,10 +67,12 @@ def weighted_sum(weights: Tensor | Weights, values: Tensor) -> Tensor:
         product = weights.dtype == values.dtype and _as_product(values)
         return _weighted_sum(weights.mT, values, product)
     near, tail, product = weights
+    tiny = torch.finfo(values.dtype).tiny
+    if tail is not None and torch.compiler.is_compiling():  # every sum would be a pass
+        return (near.mT * values + tail.mT * values * tiny).sum(dim=-2, keepdim=True)
     found = _weighted_sum(near, values, product)
     if tail is None:
         return found
-    tiny = torch.finfo(values.dtype).tiny
     return torch.add(found, _weighted_sum(tail, values, product), alpha=tiny)
 
 
@@ -86,9 +88,18 @@ def _weighted_sum(row: Tensor, values: Tensor, product: bool) -> Tensor:
 
 def _as_product(values: Tensor) -> bool:
     """Tell whether a matrix product is as accurate as the sum, and faster."""
+    device = values.device.type
     return (
-        values.device.type == "cpu"
+        device in ("cpu", "cuda")
         and not torch.compiler.is_compiling()
-        and torch.get_float32_matmul_precision() == "highest"
-        and not torch.is_autocast_enabled("cpu")
+        and _precise_products(device)
+        and not torch.is_autocast_enabled(device)
     )
+
+
+def _precise_products(device: str) -> bool:
+    try:
+        precise = torch.get_float32_matmul_precision() == "highest"
+        return precise and not (device == "cuda" and torch.backends.cuda.matmul.allow_tf32)
+    except RuntimeError:  # torch's older and newer settings contradict each other
+        return False
