@@ -6,6 +6,7 @@ Run ``python -m benchmarks.evaluators`` from the project's folder.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import statistics
@@ -28,6 +29,8 @@ SHAPES = (
     ("batch 1024, 5 targets", "gaussian_mean_variance", (1024, 10), 256),
 )
 CLASSES = (10**3, 10**4, 10**5, 10**6)
+COMPILED = ("one input, 10 classes", "batch 1024, 10 classes", "batch 32, 1000 classes")
+"""Shapes on which compiled evaluators are measured, too."""
 REFERENCE = "u.square().sum(-2)"
 
 
@@ -61,18 +64,21 @@ def jobs(device: str) -> list[Job]:
     found = []
     for title, family, shape, params in SHAPES:
         h, u, v = arguments(family, shape, params, device)
-        module = fimsym.evaluator(family)
+        modules = {"": fimsym.evaluator(family)}
+        if title in COMPILED:
+            modules[", compiled"] = fimsym.evaluator(family, compiled=True)
         layouts = {title: u}
         if title.startswith("batch 1024, 10 classes"):
             layouts[f"{title}, outputs first"] = u.transpose(0, 1).contiguous().transpose(0, 1)
             layouts[f"{title}, same u"] = u[:1].expand_as(u)
         for name, x in layouts.items():
-            calls = {
-                REFERENCE: lambda x=x: x.square().sum(-2),
-                "fisher": lambda x=x, h=h, module=module: module.fisher(h, x),
-                "moments(h, u)": lambda x=x, h=h, module=module: module.moments(h, x),
-                "moments(h, u, v)": lambda x=x, h=h, v=v, module=module: module.moments(h, x, v),
-            }
+            calls: dict[str, Callable] = {REFERENCE: lambda x=x: x.square().sum(-2)}
+            for suffix, module in modules.items():
+                calls |= {
+                    f"fisher{suffix}": functools.partial(module.fisher, h, x),
+                    f"moments(h, u){suffix}": functools.partial(module.moments, h, x),
+                    f"moments(h, u, v){suffix}": functools.partial(module.moments, h, x, v),
+                }
             found += [Job(name, call, x.numel(), run) for call, run in calls.items()]
     return found
 
@@ -115,15 +121,27 @@ def overhead(repeats: int) -> dict[str, float]:
     return dict(zip(calls, seconds, strict=True))
 
 
-def bandwidth(todo: list[Job], seconds: list[float]) -> dict[str, float]:
-    """Return how fast u is read by the evaluators, relative to copying it on the device."""
-    u = torch.randn(10, 10**7, device="cuda")
-    (copy,) = measure([Job("", "copy", u.numel(), u.clone)], 20, "cuda")
-    per_entry = copy / u.numel() / 2  # a copy reads and writes
-    return {
-        f"{job.shape}: {job.name}": per_entry * job.entries / spent
-        for job, spent in zip(todo, seconds, strict=True)
-    }
+def bandwidth(device: str, repeats: int, params: int = 10**7) -> dict[str, float]:
+    """Return the bytes of u, v and results per second, relative to a copy of u on the device.
+
+    A copy reads and writes.
+    """
+    h, u, v = arguments("categorical", (10,), params, device)
+    modules = {"": fimsym.evaluator("categorical"),
+               ", compiled": fimsym.evaluator("categorical", compiled=True)}  # fmt: skip
+    calls = {"fisher": (h, u), "moments": (h, u), "moments(h, u, v)": (h, u, v)}
+    found = [Job("", "copy", 2 * u.numel(), u.clone)]
+    for name, given in calls.items():
+        function = name.partition("(")[0]
+        results = {"fisher": 1, "moments": 3, "moments(h, u, v)": 5}[name] * params
+        entries = sum(x.numel() for x in given[1:]) + results
+        for title, module in modules.items():
+            call = functools.partial(getattr(module, function), *given)
+            found.append(Job("", name + title, entries, call))
+    copy, *seconds = measure(found, repeats, device)
+    rate = found[0].entries / copy
+    others = zip(found[1:], seconds, strict=True)
+    return {job.name: job.entries / spent / rate for job, spent in others}
 
 
 @click.command()
@@ -156,7 +174,7 @@ def main(repeats: int, threads: int | None, as_json: bool) -> None:
         "seconds_per_small_call": overhead(repeats),
     }
     if device == "cuda":
-        report["bandwidth"] = bandwidth(todo, seconds)
+        report["bandwidth"] = bandwidth(device, repeats)
     click.echo(json.dumps(report, indent=1) if as_json else "\n".join(lines(report)))
 
 

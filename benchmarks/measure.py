@@ -86,6 +86,7 @@ class Result:
 def start(settings: Settings) -> None:
     """Set up a process that measures."""
     torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.allow_tf32 = False  # three digits, for everyone
     warnings.filterwarnings("ignore")  # of the peers, about their hooks
 
 

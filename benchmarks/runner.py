@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import measure, peers, scaling
 from benchmarks.contenders import UNIT, contenders
-from benchmarks.isolation import Outcome, isolated
+from benchmarks.isolation import Outcome, isolated, within
 from benchmarks.measure import Result, Settings
 from benchmarks.networks import CASES
 
@@ -91,7 +91,7 @@ def run_case(name: str, settings: Settings, say: Say) -> tuple[float | str, dict
         path = str(Path(folder) / "truth.pt")
         say(f"{name}: the true diagonal")
         limit = 5 * settings.seconds + OVERHEAD
-        found = isolated(measure.find_truth, name, path, settings, seconds=limit)
+        found = _outcome(settings, limit, measure.find_truth, name, path, settings)
         for entrant in contenders(CASES[name]):
             say(f"{name}: is it right, memory: {entrant.name}")
             results[entrant.name] = _examined(name, entrant, path, settings)
@@ -105,16 +105,19 @@ def run_case(name: str, settings: Settings, say: Say) -> tuple[float | str, dict
     return (found.value if found.status == "ok" else describe(found)), results
 
 
+def _outcome(
+    settings: Settings, seconds: float, function: Callable, *args, memory: int | None = None
+) -> Outcome:
+    """Call a measurement in a process of its own; on a GPU in this one, stopped after `seconds`."""
+    if settings.device == "cpu":
+        return isolated(function, *args, seconds=seconds, memory=memory)
+    return within(function, *args, seconds=seconds)
+
+
 def _examined(name, entrant, path, settings) -> Result:
-    outcome = isolated(
-        measure.examine,
-        name,
-        entrant.name,
-        path,
-        settings,
-        seconds=settings.seconds + OVERHEAD,
-        memory=settings.memory if settings.device == "cpu" else None,
-    )
+    given = (name, entrant.name, path, settings)
+    limit = settings.seconds + OVERHEAD
+    outcome = _outcome(settings, limit, measure.examine, *given, memory=settings.memory)
     result = Result(entrant.name, entrant.kind, entrant.quantity, outcome.status, outcome.message)
     return dataclasses.replace(result, **outcome.value) if outcome.value else result
 
@@ -125,7 +128,7 @@ def _timed(name, ready, results, settings) -> None:
     limit = OVERHEAD + 10 * settings.rounds + 3 * min(
         settings.rounds * longest, len(ready) * settings.seconds
     )  # fmt: skip
-    outcome = isolated(measure.time_rounds, name, ready, settings, seconds=limit)
+    outcome = _outcome(settings, limit, measure.time_rounds, name, ready, settings)
     if outcome.status == "ok":
         for entrant, seconds in outcome.value.items():
             results[entrant].seconds = seconds
@@ -134,7 +137,7 @@ def _timed(name, ready, results, settings) -> None:
 
 
 def _fixed(settings: Settings) -> dict:
-    outcome = isolated(measure.fixed_cost, settings, seconds=settings.seconds + OVERHEAD)
+    outcome = _outcome(settings, settings.seconds + OVERHEAD, measure.fixed_cost, settings)
     if outcome.status != "ok":
         return {"milliseconds": None, "message": describe(outcome)}
     times = {name: [1e3 * second for second in found] for name, found in outcome.value.items()}
@@ -148,7 +151,7 @@ def _fixed(settings: Settings) -> dict:
 def _linear(axis: str, settings: Settings, say: Say) -> dict:
     say(f"linearity in {axis}")
     limit = 4 * settings.seconds + OVERHEAD
-    outcome = isolated(scaling.time_axis, axis, settings, seconds=limit)
+    outcome = _outcome(settings, limit, scaling.time_axis, axis, settings)
     record = {"description": scaling.AXES[axis].description, "exponent": None, "message": ""}
     if outcome.status != "ok":
         return {**record, "message": describe(outcome)}
