@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -161,6 +162,27 @@ def test_fixed_cost_and_contenders_without_the_switch(monkeypatch):
 def test_processes_end_as_they_should(call, seconds, memory, status):
     outcome = isolation.isolated(*call, seconds=seconds, memory=memory)
     assert outcome.status == status, outcome.message
+
+
+def fail_for_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("call", "seconds", "status"),
+    [
+        ((int, "7"), 60.0, "ok"),
+        ((int, "seven"), 60.0, "refused"),
+        ((fail_for_memory,), 60.0, "out of memory"),
+        ((time.sleep, 60.0), 0.1, "too slow"),
+    ],
+)
+def test_measurements_on_a_gpu_end_as_they_should(call, seconds, status):
+    before = signal.getsignal(signal.SIGALRM)
+    outcome = isolation.within(*call, seconds=seconds)
+    assert outcome.status == status, outcome.message
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_messages_do_not_tell_folders():
