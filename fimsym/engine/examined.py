@@ -145,14 +145,18 @@ def _sampled(network: Network, inputs: Tensor, r: Tensor) -> dict[str, Sampled]:
     """Return derivatives at some entries of every parameter, by double backward."""
     h, leaves = network.traced(inputs)
     given: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
-    values = list(leaves.values())
-    first = torch.autograd.grad((h @ r).sum(), values, create_graph=True, **given)
-    generator, found = torch.Generator().manual_seed(0), {}
-    for (name, leaf), g in zip(leaves.items(), first, strict=True):
-        table = g.reshape(leaf.shape[0] if leaf.ndim else 1, -1)
+    gradients = list(
+        torch.autograd.grad((h @ r).sum(), list(leaves.values()), create_graph=True, **given)
+    )
+    generator, chosen = torch.Generator().manual_seed(0), {}
+    for name, leaf in leaves.items():  # what is large is let go of before more is taken
+        table = gradients.pop(0).reshape(leaf.shape[0] if leaf.ndim else 1, -1)
         places = _chosen(table.detach(), generator)
-        entries = [table[place] for place in places]
-        bent = [_bend(entry, leaf).reshape(table.shape)[place].clone()
+        chosen[name] = places, [table[place].clone() for place in places], table.shape
+        del table
+    found = {}
+    for name, (places, entries, shape) in chosen.items():
+        bent = [_bend(entry, leaves[name]).reshape(shape)[place].clone()
                 for entry, place in zip(entries, places, strict=True)]  # fmt: skip
         found[name] = Sampled(places, torch.stack(entries).detach(), torch.stack(bent))
     return found

@@ -18,7 +18,9 @@ _MEASURED = 2
 _ENOUGH = 150_000_000
 """Bytes above which more inputs at a time save no time."""
 _KEPT = 0.6
-"""Part of a budget that tensors may take; allocators keep more than they were asked for."""
+"""Part of a budget that tensors may take; allocators keep more than they were asked for, …"""
+_HOLES = 8_000_000
+"""… and of a small budget more of it."""
 
 
 class Fitting:
@@ -54,7 +56,7 @@ class Fitting:
         if not seen:
             return 1
         assert self._limit is not None
-        limit = _KEPT * self._limit
+        limit = max(_KEPT * self._limit - _HOLES, 0.5 * _KEPT * self._limit)
         before, last = [0, *sorted(seen)][-2:]
         if not before:  # one more if there is room: all may be what is done once only
             room = last / max(1, seen[last])
