@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import multiprocessing
 import os
 import re
@@ -13,6 +14,8 @@ import time
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+import torch  # its address space does not count
 
 GIB = 2**30
 PATH = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")
@@ -72,6 +75,10 @@ def isolated(
         receiver.close()
 
 
+class _Stopped(BaseException):
+    """A time limit is over; no handler of exceptions takes it for one."""
+
+
 def within(function: Callable[..., Any], *args: Any, seconds: float) -> Outcome:
     """Return the outcome of ``function(*args)`` in this process, stopped between two operations.
 
@@ -79,19 +86,21 @@ def within(function: Callable[..., Any], *args: Any, seconds: float) -> Outcome:
     """
 
     def stop(*_: object) -> None:
-        raise TimeoutError
+        raise _Stopped
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         return Outcome("ok", function(*args))
-    except TimeoutError:
+    except _Stopped:
         return Outcome("too slow", message=f"stopped after {seconds:.0f} s")
     except Exception as error:
         return _failure(error)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _death(code: int | None) -> Outcome:
@@ -103,8 +112,6 @@ def _death(code: int | None) -> Outcome:
 
 def _child(sender, memory, function, args):
     """Call the function under its limits and send what happened."""
-    import torch  # noqa: F401  # its address space does not count
-
     if memory is not None:
         limit = _address_space() + memory
         with contextlib.suppress(ValueError, OSError):

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import fimsym
 from fimsym.runtime import blocks
@@ -41,6 +42,8 @@ def test_a_module_is_compiled_once_and_keeps_what_is_no_function():
     assert module.__doc__ == plain.__doc__
     assert module.fisher is not plain.fisher
     assert module.fisher.__doc__ == plain.fisher.__doc__
+    linked = fimsym.evaluator("bernoulli", compiled=True)
+    assert linked.LINKS["mean"] is linked.from_mean
 
 
 def test_compiled_functions_refuse_shapes_that_do_not_fit():
@@ -66,7 +69,55 @@ def test_stored_columns_are_an_operation_as_torch_wants_them():
     torch.library.opcheck(blocks._store, (columns,))
 
 
-if COMPILER:
+def _along(x):
+    return torch.linspace(-1.0, 1.0, len(x), dtype=x.dtype)
+
+
+def _jvp(function, x):
+    return torch.func.jvp(function, (x,), (_along(x),))[1]
+
+
+def _dual(function, x):
+    with forward_ad.dual_level():
+        result = function(forward_ad.make_dual(x, _along(x)))
+        return forward_ad.unpack_dual(result).tangent
+
+
+def _backward(function, x):
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(function(leaf).sum(), leaf)[0]
+
+
+AROUND = {
+    "jvp": _jvp,
+    "grad": lambda function, x: torch.func.grad(lambda x: function(x).sum())(x),
+    "vmap": lambda function, x: torch.vmap(function)(torch.stack([x, 2 * x])),
+    "dual": _dual,
+    "backward": _backward,
+}
+WITHIN = ("jvp", "grad", "vmap")
+
+
+@pytest.mark.parametrize("family", ["categorical", "bernoulli"])
+@pytest.mark.parametrize(
+    ("name", "within"), [*((name, False) for name in AROUND), *((name, True) for name in WITHIN)]
+)
+def test_transforms_of_compiled_evaluators(family, name, within):
+    """Around what is compiled, and within it."""
+    h, u, _ = points(CASES[family], CASES[family].outputs[-1], 1.0)
+    h, u = h[0].clone(), u[0].clone()
+    plain, transform = fimsym.evaluator(family).fisher, AROUND[name]
+    expected = transform(lambda h: plain(h, u), h)
+    assert expected.abs().max() > 0
+    if within:
+        found = torch.compile(lambda h: transform(lambda h: plain(h, u), h), backend="aot_eager")(h)
+    else:
+        compiled = torch.compile(plain, backend="aot_eager")
+        found = transform(lambda h: compiled(h, u), h)
+    close(found, expected)
+
+
+if COMPILER:  # numbers without one: tests/test_evaluators.py
 
     @pytest.mark.parametrize("family", ["categorical", "bernoulli"])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

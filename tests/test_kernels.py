@@ -1,5 +1,6 @@
 """Which kernels a model is carried out with, whatever a caller has set."""
 
+import contextlib
 import types
 
 import pytest
@@ -76,6 +77,48 @@ def restored():
         (torch.backends.mkldnn.matmul, "none"),
     ):
         place.fp32_precision = value
+
+
+def test_what_follows_the_library_still_does_afterwards():
+    place = torch.backends.mkldnn.matmul
+    torch.backends.mkldnn.fp32_precision = "tf32"
+    try:
+        with kernels.exact_kernels():
+            assert place.fp32_precision == "ieee"
+        assert place.fp32_precision == "tf32"
+        torch.backends.mkldnn.fp32_precision = "ieee"
+        assert place.fp32_precision == "ieee"
+    finally:
+        torch.backends.mkldnn.fp32_precision = "none"
+
+
+def test_calls_that_overlap_leave_what_the_first_has_found():
+    before, one, other = settings(), contextlib.ExitStack(), contextlib.ExitStack()
+    one.enter_context(kernels.exact_kernels())
+    within = settings()
+    other.enter_context(kernels.exact_kernels())
+    one.close()
+    assert settings() == within != before
+    other.close()
+    assert settings() == before
+
+
+def test_settings_that_may_not_be_changed_globally_are_changed(monkeypatch):
+    before = settings()
+    flags = torch.backends.disable_global_flags.__globals__
+    monkeypatch.setitem(flags, "__allow_nonbracketed_mutation_flag", False)
+    with pytest.raises(RuntimeError, match="disable_global_flags"):
+        torch.backends.cudnn.allow_tf32 = False
+    with kernels.exact_kernels():
+        assert not torch.backends.cudnn.allow_tf32
+    assert settings() == before
+
+
+def test_settings_are_put_back_after_an_error():
+    before = settings()
+    with pytest.raises(ValueError, match="wrong"), kernels.exact_kernels():
+        raise ValueError("wrong")
+    assert settings() == before
 
 
 @pytest.mark.usefixtures("restored")
@@ -169,6 +212,16 @@ def test_root_mean_squares_on_a_gpu_are_taken_step_by_step(layer):
     assert "rms_norm" not in spy.seen
     torch.testing.assert_close(found, layer(x))
     torch.testing.assert_close(again, layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+def test_root_mean_squares_have_the_digits_that_torch_gives_them(dtype, scale):
+    x = (scale * inputs(4, 8)).to(dtype)
+    with kernels.kernels_of(GPU):
+        found = functional.rms_norm(x, (8,))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, functional.rms_norm(x, (8,)))
 
 
 def test_a_processor_has_torchs_own_kernels():

@@ -72,7 +72,7 @@ def analyze(
             of I, V₁ and V₂ that are asked for.
         groups: ``"layer"``, ``"parameter"`` or ``"model"``.
         max_memory: Budget of the chunks, in bytes or as ``"2GB"``; None for a quarter of
-            the free memory, at most 1 GB.
+            the free memory, on a processor at most 1 GB.
         device: Where to compute; the model's own device if None.
         progress: Show a progress bar on standard error when it is a terminal.
         input_variance: Compute the variance of I over the inputs, too.

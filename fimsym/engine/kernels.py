@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,16 +36,42 @@ def exact_kernels() -> Iterator[None]:
     """Use kernels that keep every digit and have second derivatives; restore the settings after.
 
     On a GPU torch multiplies in TF32, of three digits, inside convolutions unless told otherwise,
-    and in matrix products where a caller has allowed it; on some processors in bfloat16. A
-    caller's autocast is left.
+    and in matrix products where a caller has allowed it; on some processors in bfloat16. These,
+    and a caller's autocast, are switched off. Of several calls at a time, in threads or one inside
+    the other, the last to end restores what the first has found.
     """
     with contextlib.ExitStack() as stack:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(_set(_settings()))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(_SHARED)
         yield
+
+
+class _Shared:
+    """Settings of the whole process, changed while anyone is inside."""
+
+    def __init__(self):
+        self._lock, self._inside = threading.Lock(), 0
+        self._changes = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                with contextlib.ExitStack() as changes:
+                    changes.enter_context(_set(_settings()))
+                    changes.enter_context(sdpa_kernel(SDPBackend.MATH))
+                    self._changes = changes.pop_all()
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._changes.close()
+
+
+_SHARED = _Shared()
 
 
 class Differentiable(TorchFunctionMode):
@@ -85,13 +112,18 @@ def _set(settings: Sequence[Setting]) -> Iterator[None]:
     for read, write, value in settings:
         with contextlib.suppress(RuntimeError):
             found.append((write, value, read()))
-    try:
+    with contextlib.ExitStack() as restored:
+        for write, _, before in reversed(found):
+            restored.callback(_written, write, before)
         for write, value, _ in found:
-            write(value)
+            _written(write, value)
         yield
-    finally:
-        for write, _, before in found:
-            write(before)
+
+
+def _written(write: Callable[[Any], object], value: Any) -> None:
+    """Write a setting, also after `torch.backends.disable_global_flags`."""
+    with getattr(torch.backends, "__allow_nonbracketed_mutation", contextlib.nullcontext)():
+        write(value)
 
 
 def _attribute(place: Any, name: str, value: Any) -> Setting:
@@ -112,11 +144,20 @@ def _settings() -> list[Setting]:
         _attribute(backends.cudnn, "allow_tf32", False),
     ]
     if hasattr(backends.cuda.matmul, "fp32_precision"):
-        places = {backends.cuda: ("matmul",), backends.cudnn: ("conv", "rnn"),
-                  backends.mkldnn: ("matmul", "conv", "rnn")}  # fmt: skip
-        own = [getattr(place, name) for place, names in places.items() for name in names]
-        found += [_attribute(place, "fp32_precision", "ieee") for place in own]
+        mkldnn = [getattr(backends.mkldnn, name) for name in ("matmul", "conv", "rnn")]
+        cudnn = [getattr(backends.cudnn, name) for name in ("conv", "rnn")]
+        found += [_attribute(place, "fp32_precision", "ieee") for place in cudnn]
+        for place in (backends.cuda.matmul, *mkldnn):
+            read, _, exact = _attribute(place, "fp32_precision", "ieee")
+            found.append((read, functools.partial(_write_precision, place), exact))
     return found
+
+
+def _write_precision(place: Any, value: str) -> None:
+    """Set what an operation multiplies in; leave it to follow the library if that says the same."""
+    place.fp32_precision = "none"
+    if place.fp32_precision != value:
+        place.fp32_precision = value
 
 
 def _rms_norm(
@@ -124,6 +165,7 @@ def _rms_norm(
     eps: float | None = None,
 ) -> Tensor:  # fmt: skip
     axes = tuple(range(-len(normalized_shape), 0))
-    least = torch.finfo(input.dtype).eps if eps is None else eps
-    found = input * torch.rsqrt(input.square().mean(axes, keepdim=True) + least)
-    return found if weight is None else found * weight
+    x = input if input.dtype == torch.float64 else input.float()
+    least = torch.finfo(x.dtype).eps if eps is None else eps
+    found = x * torch.rsqrt(x.square().mean(axes, keepdim=True) + least)
+    return (found if weight is None else found * weight).to(input.dtype)

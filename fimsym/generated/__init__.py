@@ -43,8 +43,10 @@ def evaluator(name_or_family: str | Family, compiled: bool = False) -> ModuleTyp
     Args:
         name_or_family: A built-in family's name, or a specification.
         compiled: Return functions that `torch.compile` turns into one pass over u and v: many
-            times faster where these are large, after seconds at the first call with a number of
-            dimensions. They do not check whether values are finite and inside the domain.
+            times faster where these are large. Each takes seconds at its first call, and again
+            for another dtype, number of dimensions or derivatives; after eight such variants
+            torch goes on with the plain function. They do not check whether values are finite
+            and inside the domain, and can be differentiated once.
 
     Raises:
         SpecError: no family has that name, or the specification is wrong.
@@ -54,7 +56,8 @@ def evaluator(name_or_family: str | Family, compiled: bool = False) -> ModuleTyp
     module = _module(family(name_or_family))
     if not compiled:
         return module
-    return importlib.import_module("fimsym.runtime.compiled").compiled(module)
+    with _LOCK:
+        return importlib.import_module("fimsym.runtime.compiled").compiled(module)
 
 
 def _module(spec: Family) -> ModuleType:

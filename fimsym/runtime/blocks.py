@@ -56,7 +56,7 @@ def in_blocks(
         DomainError: a result is not finite.
     """
     given = list(directions.values())
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and not _transformed():
         columns = _stored(columns)
     chunks = _chunks(given[0].shape) if _may_be_cut(given, columns) else given[0].shape
     if chunks == given[0].shape:
@@ -121,8 +121,12 @@ def _always(x: Tensor) -> Tensor:
 
 def _is_plain(tensors: Sequence[Tensor]) -> bool:
     """Tell whether operations on tensors have forms that write to a place."""
-    transformed = maybe_current_level() is not None or forward_ad._current_level >= 0
-    return not transformed and all(type(x) is Tensor for x in tensors)
+    return not _transformed() and all(type(x) is Tensor for x in tensors)
+
+
+def _transformed() -> bool:
+    """Tell whether torch.func or forward-mode derivatives act on what is computed."""
+    return maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
 def _regions(sizes: Sequence[int], chunks: Sequence[int]) -> Iterator[Region]:

@@ -23,4 +23,6 @@ def compiled(module: ModuleType) -> ModuleType:
         if not name.startswith("__"):
             own = inspect.isfunction(value) and value.__module__ == module.__name__
             setattr(found, name, torch.compile(value, options=OPTIONS) if own else value)
+    links = {link: getattr(found, f.__name__) for link, f in module.LINKS.items()}
+    setattr(found, "LINKS", links)  # noqa: B010
     return found
