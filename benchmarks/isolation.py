@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import torch  # its address space does not count
+import torch  # before the limits are set: its address space does not count
 
 GIB = 2**30
 PATH = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")

@@ -190,3 +190,11 @@ def test_arguments_of_a_family_whose_directions_are_whitened_apart_are_left_alon
     assert cut
     assert all(torch.equal(x, y) for x, y in zip((u, v), given, strict=True))
     assert all(torch.equal(x, y) for x, y in zip(once, twice, strict=True))
+
+
+@pytest.mark.parametrize("batch", [(), (6,), (2, 3)])
+def test_large_rows_are_taken_on_a_device_without_reading_a_value(batch):
+    values = torch.empty(*batch, 10, 4000, device="meta")
+    place = torch.zeros(*batch, 1, 1, dtype=torch.long, device="meta")
+    for found in blocks.rows(values, place, place):
+        assert found.shape == (*batch, 1, 4000)

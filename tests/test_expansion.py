@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fimsym.engine import examined
+from fimsym.engine.allocations import Allocations
 from fimsym.engine.examined import examine, expanded
 from fimsym.engine.expansion import Expansion
 from fimsym.engine.kernels import exact_kernels
@@ -486,3 +487,12 @@ def test_log_sigmoid_keeps_its_digits_in_both_tails():
     torch.testing.assert_close(u, x * torch.sigmoid(-x), rtol=1e-14, atol=0)
     bend = -x.square() * torch.sigmoid(x) * torch.sigmoid(-x)
     torch.testing.assert_close(v, bend, rtol=1e-14, atol=0)
+
+
+def test_a_comparison_holds_one_gradient_of_a_large_tensor_at_a_time():
+    model = nn.Sequential(nn.Embedding(20_000, 8), nn.Flatten(), nn.Linear(16, 3), nn.Tanh())
+    network = Network(model.double())
+    with Allocations() as counted:
+        examined._sampled(network, torch.tensor([[3, 5]]), torch.ones(3, dtype=torch.float64))
+    table = 20_000 * 8 * 8
+    assert table < counted.peak < 1.5 * table

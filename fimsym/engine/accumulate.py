@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.errors import DomainError
 
 _ENTRIES = 2**17

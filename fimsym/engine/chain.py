@@ -25,7 +25,7 @@ from fimsym.engine import directions
 from fimsym.engine.backward import vjp
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.engine.placement import ACTIVATIONS, kind_of
 
 _PRODUCTS = ("AddmmBackward0", "MmBackward0")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.generated import evaluator
 
 QUANTITIES = ("fisher", "variance_score_squared", "variance_negative_hessian", "covariance")

@@ -20,17 +20,6 @@ Setting = tuple[Callable[[], Any], Callable[[Any], object], Any]
 _RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 
 
-_PER_LAUNCH = 64
-
-
-def at_a_time(size: int, device: torch.device) -> int:
-    """Return how much to take at a time on a device, given what fits into a processor's cache.
-
-    An accelerator is idle while little is launched at a time, and reads its memory faster.
-    """
-    return size if device.type == "cpu" else _PER_LAUNCH * size
-
-
 @contextlib.contextmanager
 def exact_kernels() -> Iterator[None]:
     """Use kernels that keep every digit and have second derivatives; restore the settings after.

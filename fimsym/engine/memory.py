@@ -8,7 +8,6 @@ from collections.abc import Collection
 
 import torch
 
-from fimsym.engine.kernels import at_a_time
 from fimsym.engine.network import Block, Network
 from fimsym.errors import SpecError
 
@@ -17,6 +16,15 @@ _FRACTION_OF_FREE = 0.25
 _DEFAULT_CEILING = 10**9
 _COPIES_OF_HESSIAN = 6
 _LARGEST_CHUNK = 64
+_PER_LAUNCH = 64
+
+
+def at_a_time(size: int, device: torch.device) -> int:
+    """Return how much to take at a time on a device, given what fits into a processor's cache.
+
+    An accelerator is idle while little is launched at a time, and reads its memory faster.
+    """
+    return size if device.type == "cpu" else _PER_LAUNCH * size
 
 
 def budget(max_memory: int | str | None, device: torch.device) -> int:

@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 from fimsym.engine.backward import at_nodes, vjp
 from fimsym.engine.chain import start_of
 from fimsym.engine.graph import Graph
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.engine.precision import largest
 from fimsym.engine.uses import Use, split_rows, unit_of
 

@@ -30,7 +30,7 @@ from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.engine.network import Network
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.tables import places_of

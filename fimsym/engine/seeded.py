@@ -19,7 +19,7 @@ from torch.func import grad, vmap
 
 from fimsym.engine.backward import at_nodes
 from fimsym.engine.graph import Graph
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.engine.network import Block, Network
 from fimsym.engine.uses import Lookup, Product, Use, device_of, split_rows, unit_of
 

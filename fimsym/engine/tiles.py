@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from fimsym.engine.allocations import Allocations
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 
 Tile = tuple[slice, slice]
 """Ranges of rows and of columns."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 
 ALL = slice(None)
 _BLOCK = 2**19

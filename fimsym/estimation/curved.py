@@ -18,7 +18,7 @@ from fimsym.engine.alignment import Alignment
 from fimsym.engine.curvatures import Curvatures, Second
 from fimsym.engine.derivatives import Differentiator, curvatures_along
 from fimsym.engine.head import Head
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.engine.network import Block, Network
 from fimsym.engine.probe import Sizes
 from fimsym.engine.recording import NoTape

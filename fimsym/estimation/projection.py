@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fimsym.engine.derivatives import Differentiator
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.engine.network import Block, Network
 
 _ENTRIES = 2**21

@@ -22,7 +22,7 @@ from fimsym.engine.distributed import Ranks, Share
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
-from fimsym.engine.kernels import at_a_time
+from fimsym.engine.memory import at_a_time
 from fimsym.engine.network import Network
 from fimsym.engine.pieces import grouped
 from fimsym.engine.probe import Sizes
