@@ -5,7 +5,8 @@ import torch
 
 import fimsym
 from fimsym.engine import classes
-from fimsym.engine.classes import Classes, Columns, log_sum_of_others
+from fimsym.engine.classes import Classes, log_sum_of_others
+from fimsym.engine.columns import Columns
 from fimsym.engine.head import Head
 
 CATEGORICAL = fimsym.evaluator("categorical")

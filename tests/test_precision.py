@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import fimsym
+from fimsym.engine import chain
 from tests.networks import Attention, Residual, build, convolution, inputs, mlp
 from tests.test_tables import Words
 
@@ -78,3 +79,22 @@ def test_small_derivatives_have_variances(name, family, size, quantities):
                 assert gap <= 1e-3 * value.abs().max()
                 compared += own < 1e-13
     assert compared
+
+
+def test_small_derivatives_behind_ones_that_are_zero(monkeypatch):
+    """Blocks of inputs are taken one after the other; units are dead in the first."""
+    monkeypatch.setattr(chain, "_ENTRIES", 36)
+    model, data = build(lambda: mlp(4, 5, 6, 3, activation=nn.ReLU)), inputs(9, 4)
+    with torch.no_grad():
+        model[2].weight.abs_()
+        model[2].bias.zero_()
+        model[0].bias.zero_()
+        model[0].weight.abs_()
+        model[-1].weight.mul_(1e-14)
+    data.abs_()[:5] *= -1
+    given = {"family": "categorical", "progress": False}
+    found = fimsym.analyze(model.float(), data.float(), **given).variance_score_squared
+    truth = fimsym.analyze(model.double(), data.float().double(), **given).variance_score_squared
+    for name in ("0.weight", "2.weight"):
+        assert truth[name].max() > 0
+        torch.testing.assert_close(found[name], truth[name], rtol=1e-3, atol=0)

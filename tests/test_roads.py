@@ -13,7 +13,7 @@ from fimsym.engine import (
     alignment,
     bent,
     chain,
-    classes,
+    columns,
     curvatures,
     examined,
     functional,
@@ -418,13 +418,13 @@ def test_a_layer_computed_in_every_forward_pass_is_not_kept():
 
     made = []
 
-    class Counted(classes.Columns):
+    class Counted(columns.Columns):
         def __init__(self, matrix):
             super().__init__(matrix)
             made.append(weakref.ref(self))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classes, "Columns", Counted)
+        patch.setattr(columns, "Columns", Counted)
         fimsym.analyze(build(Scaled), inputs(12).split(3), "categorical", progress=False)
         gc.collect()
         assert made
@@ -436,8 +436,8 @@ def test_a_layer_computed_in_every_forward_pass_is_not_kept():
         assert sum(one() is not None for one in made) == 1
     w = torch.randn(6, 6)
     one, other = head.columns(w[:, ::2]), head.columns(w[:, :3])
-    assert torch.equal(one.powers, classes.Columns(w[:, ::2]).powers)
-    assert torch.equal(other.powers, classes.Columns(w[:, :3]).powers)
+    assert torch.equal(one.powers, columns.Columns(w[:, ::2]).powers)
+    assert torch.equal(other.powers, columns.Columns(w[:, :3]).powers)
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e12, 1e-16])

@@ -76,7 +76,7 @@ class Bent:
             block = chunk.blocks[name]
             whole = torch.arange(block.start, block.stop, device=u.device)
             where = whole.reshape(self._expansion.height(name), -1)[tile].flatten()
-            chunk.sums.add(where, chunk.count, chunk.values_of_bent(slice(None), u, v))
+            chunk.sums.add(where, chunk.count, chunk.values.of_bent(u, v, slice(None)))
             if last:
                 self._release()
 
@@ -115,7 +115,7 @@ class Bent:
                     == slots.unsqueeze(2)).to(chunk.h.dtype)  # fmt: skip
             u = torch.einsum("obsf,brs->borf", g[..., columns], hits)[example, :, slot]
             v = torch.zeros_like(u) if v is None else v[example, :, slot]
-            values = chunk.values_of_bent(example, u, v)
+            values = chunk.values.of_bent(u, v, example)
             row = slots[example, slot]
             put(chunk.sums, chunk.blocks[name], use.shape, row, columns, values, held)
             if last:

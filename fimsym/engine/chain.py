@@ -29,7 +29,7 @@ from fimsym.engine.memory import at_a_time
 from fimsym.engine.placement import ACTIVATIONS, kind_of
 
 _PRODUCTS = ("AddmmBackward0", "MmBackward0")
-_ENTRIES = 2**18
+_ENTRIES = 2**19
 """Entries of a gradient, or of a Jacobian, that are taken at a time: they stay in the cache."""
 
 

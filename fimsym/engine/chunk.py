@@ -7,24 +7,24 @@ is built, of some rows of the parameter and some examples at a time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fimsym.engine import directions
+from fimsym.engine import directions, powers
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.chain import Start
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
-from fimsym.engine.head import SECOND_ORDER, Head
+from fimsym.engine.head import Head
 from fimsym.engine.network import Block
-from fimsym.engine.powers import DEGREES, Powers, in_memory, powers_of, scaled, spread_of
-from fimsym.engine.precision import vanish, with_digits
+from fimsym.engine.precision import vanish
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.tables import pairs_of, put
 from fimsym.engine.uses import Affine, Lookup, Product, Use, parts
+from fimsym.engine.values import Values
 
 _MANY_CLASSES = 32
 """So many that moments of columns cost less than gradients."""
@@ -60,7 +60,6 @@ class Chunk:
         self.head = head
         self.asked = asked
         self.blocks = blocks
-        self.first = tuple(quantity for quantity in asked if quantity not in SECOND_ORDER)
         self.graph = graph
         self.start = start
         self.found = found
@@ -69,9 +68,9 @@ class Chunk:
         self.count = count
         self.h: Tensor = graph.h.detach()
         self.batch: int = len(self.h)
+        self.values = Values(head, asked, self.h, law)
         self.spread: bool = sums.squares is not None
         self.neurons: dict[Any, dict[str, Tensor]] = {}
-        self.powers: dict[Any, Powers] = {}
         self.curved: dict[Any, Tensor] = {}
         self.bent: set[Any] = set()
 
@@ -126,33 +125,24 @@ class Chunk:
                 spread = (value - totals["fisher"] / self.batch).square().sum(0)
         self._put(slice(block.start, block.stop), totals, spread)
 
-    def _of_product(self, use: Product, values) -> tuple[dict[str, Tensor], Tensor | None]:
-        key = in_memory(use.inputs)
-        if key not in self.powers:
-            self.powers[key] = powers_of(use.inputs.detach())
-        powers, axis = self.powers[key], int(use.transposed)
-        pairs = {q: (v, powers.of[DEGREES[q]].to(v.dtype)) for q, v in values.items()}
-        totals = {q: powers.restored(v.T @ a if use.transposed else a.T @ v, DEGREES[q], axis)
-                  for q, (v, a) in pairs.items()}  # fmt: skip
+    def _of_product(self, use, values) -> tuple[dict[str, Tensor], Tensor | None]:
+        inputs = use.inputs.detach()
+        totals = powers.summed(inputs, values, use.transposed)
         if "fisher" not in values or not self.spread:
             return totals, None
-        v, a = pairs["fisher"]
-        spread = spread_of(v, a) if use.transposed else spread_of(a, v)
-        return totals, powers.restored(spread, 2 * DEGREES["fisher"], axis)
+        return totals, powers.spread(inputs, values["fisher"], use.transposed)
 
     def _neuron_values(self, node) -> dict[str, Tensor]:
         """Return the quantities of every neuron of a node, [batch, neuron]."""
         if node is self.start.last:
-            if self.law is not None:
-                return self._of_law(self.law.moments_of_outputs())
-            return self.head.of_outputs(self.asked, self.h)
+            return self.values.of_outputs()
         if node in self.found.chain.slopes:
             self._add_chain()
             return self.neurons[node]
         u = self.found.swept[node].transpose(0, 1)
         if node in self.curved:
-            return self.values_of_bent(slice(None), u, self.curved[node])
-        return self._values(u)
+            return self.values.of_bent(u, self.curved[node], slice(None))
+        return self.values.of(u)
 
     def _add_chain(self) -> None:
         """Take the quantities of every neuron down a chain, some examples at a time."""
@@ -160,45 +150,56 @@ class Chunk:
         by_columns = self._takes_columns
         if by_columns and self.law is not None and self.start.columns is not None:
             columns = self.head.columns(self.start.columns)
-            values = self._of_law(self.law.moments_of_columns(columns))
-            values = scaled(values, self.found.chain.slopes[first.node])
+            values = self.values.of_law(self.law.moments_of_columns(columns))
+            values = powers.scaled(values, self.found.chain.slopes[first.node])
             by_columns = not vanish(values)
             if by_columns:
                 self.neurons[first.node] = values
             if by_columns and len(self.found.chain.links) == 1:
                 return
+        stored: set[Any] = set()
         for rows in self.found.chain.blocks():
             for node, u, v in self.found.chain.along(rows):
-                if not (by_columns and node is first.node):
+                if by_columns and node is first.node:
+                    continue
+                if self.values.stores and self._straight(node):
+                    if node not in stored:
+                        self.neurons[node] = self.values.empty(self.batch, u)
+                        stored.add(node)
+                    self.values.store(u, rows, self.neurons[node])
+                else:
                     self._keep(node, rows, self._of_block(node, rows, u, v))
+        for node in stored:
+            self._check_stored(node)
+
+    def _straight(self, node) -> bool:
+        """Whether ∂²o/∂z² at a node vanishes, or is not asked for."""
+        return node not in self.curved and node not in self.bent
+
+    def _check_stored(self, node) -> None:
+        """Complete what is stored of a node; take it anew, in float64, where it vanishes."""
+        values = self.neurons.pop(node)
+        if not vanish(values):
+            self.neurons[node] = self.values.of_law(values)
+            return
+        for rows in self.found.chain.blocks():
+            u = self.found.chain.of(node, rows).transpose(0, 1)
+            again = {name: value.double() for name, value in self.values.of(u, rows).items()}
+            self._keep(node, rows, again)
 
     @property
     def _takes_columns(self) -> bool:
         """Whether the layer below the output layer is faster without gradients."""
         first = self.found.chain.links[0].node
         many = self.law is not None and self.h.shape[1] >= _MANY_CLASSES
-        straight = first not in self.curved and first not in self.bent
-        return many and bool(self.first) and straight
+        return many and bool(self.values.first) and self._straight(first)
 
     def _of_block(self, node, rows: slice, u: Tensor, v: Tensor | None) -> dict[str, Tensor]:
-        if node in self.curved:
-            v = self.curved[node][rows]
-        elif node not in self.bent:
-            return self._used_up(u, rows, lambda: self.found.chain.of(node, rows).transpose(0, 1))
+        if self._straight(node):
+            return self.values.of(u, rows)
+        v = self.curved[node][rows] if node in self.curved else v
         assert v is not None
-        return self.values_of_bent(rows, u, v)
-
-    def values_of_bent(self, rows: slice | Tensor, u: Tensor, v: Tensor) -> dict[str, Tensor]:
-        """Return the quantities asked for, each [batch, param].
-
-        Args:
-            rows: Which examples these are.
-            u: ∂o/∂θ, [batch, output, param]; less its mean under the law if there is one.
-            v: ∂²o/∂θ², likewise.
-        """
-        if self.law is None:
-            return self.head.values(self.asked, self.h[rows], u, v)
-        return self._of_law(with_digits(self.law[rows].of_precision, self.h[rows], u, v))
+        return self.values.of_bent(u, v, rows)
 
     def _keep(self, node, rows: slice, found: Mapping[str, Tensor]) -> None:
         if node not in self.neurons:
@@ -219,7 +220,7 @@ class Chunk:
                 found = (use.jacobian(g, part, examples) for use, g in places)
                 return functools.reduce(torch.add, found)
 
-            values = self._used_up(built(), examples, built, summed=True)
+            values = self.values.used_up(built(), examples, built, summed=True)
             at = slice(block.start + part.start * row, block.start + part.stop * row)
             self.sums.add(at, self.count + examples.start, values)
         for use in uses:
@@ -228,56 +229,6 @@ class Chunk:
     def places(self, uses: list[Use]) -> list[tuple[Use, Tensor]]:
         """Return uses with the gradients there, [output, batch, position, *channels]."""
         return [(use, self._of_use(use)) for use in uses]
-
-    def _used_up(
-        self, u: Tensor, rows: slice, again: Callable[[], Tensor], summed: bool = False
-    ) -> dict[str, Tensor]:
-        """Return `_values`, and overwrite u.
-
-        Args:
-            u: ∂o/∂θ of some examples, [batch, output, param].
-            rows: Which examples these are.
-            again: Returns u once more, if that is needed.
-            summed: V₁ may be summed over some examples, [any, param].
-        """
-        if self.law is None or not self.law.overwrites or not self.first:
-            return self._values(u, rows)
-        values = self.law.used_up(u, rows, self.first != ("fisher",), summed)
-        return self._values(again(), rows) if vanish(values) else self._of_law(values)
-
-    def _values(self, u: Tensor, rows: slice | Tensor = slice(None)) -> dict[str, Tensor]:
-        """Return the quantities asked for where ∂²o/∂θ² vanishes, each [batch, param].
-
-        Args:
-            u: ∂o/∂θ of some examples, [batch, output, param].
-            rows: Which examples these are.
-        """
-        h = self.h[rows]
-        if self._is_bent_by_link:
-            return self.head.values(self.asked, h, u, torch.zeros_like(u))
-        values = {}
-        if self.first and self.law is not None:
-            more, law = self.first != ("fisher",), self.law[rows]
-            take = functools.partial(law.of_precision, with_variance=more)
-            return self._of_law(with_digits(take, h, u, None))
-        if self.first:
-            values = self.head.values(self.first, h, u, None)
-        return self._with_zeros(values, u[:, 0])
-
-    @property
-    def _is_bent_by_link(self) -> bool:
-        """Whether ∂²h/∂θ² is wanted, and differs from ∂²o/∂θ²."""
-        return self.first != self.asked and not self.head.identity
-
-    def _with_zeros(self, values: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
-        """Return the quantities asked for; those that are missing vanish."""
-        if self.asked == self.first:
-            return {quantity: values[quantity] for quantity in self.asked}
-        zeros = like.new_zeros(()).expand_as(like)
-        return {quantity: values.get(quantity, zeros) for quantity in self.asked}
-
-    def _of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self._with_zeros(values, values["fisher"])
 
     def _of_use(self, use: Use) -> Tensor:
         """Return the gradients at a use, [output, batch, position, *channels]."""
@@ -293,7 +244,7 @@ class Chunk:
     def _add_lookup(self, block: Block, use: Lookup) -> None:
         """Add the quantities of a table, for those rows that each example looks up."""
         found = pairs_of(use, self._of_use(use))
-        values, columns = self._values(found.u, found.example), slice(0, use.shape[1])
+        values, columns = self.values.of(found.u, found.example), slice(0, use.shape[1])
         held = self.count, self.batch
         put(self.sums, block, use.shape, found.row, columns, values, held)
 

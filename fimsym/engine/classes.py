@@ -9,22 +9,22 @@ Source: Soen & Sun (2024), section 3: I = Σ_c p_c ũ_c² and V₁ = Σ_c p_c (�
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from fimsym.engine.columns import Columns, central
 from fimsym.engine.memory import at_a_time
 from fimsym.generated import evaluator
 
 QUANTITIES = ("fisher", "variance_score_squared", "variance_negative_hessian", "covariance")
 """What there are shortcuts for."""
-_LONGEST = 512
+LONGEST = 512
 """Most terms that a matrix product, which adds them up in order, sums in float32."""
 _ENTRIES = 2**19
 """Entries of ũ that are taken at a time, so that they stay in the processor's cache."""
-_ROUNDING = 2e-5
-"""Largest bound on the relative error of central moments in float32; else float64 is taken."""
 
 
 class Classes:
@@ -144,7 +144,12 @@ class Classes:
         }
 
     def used_up(
-        self, u: Tensor, rows: slice, with_variance: bool, summed: bool
+        self,
+        u: Tensor,
+        rows: slice,
+        with_variance: bool,
+        summed: bool = False,
+        out: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Return I and V₁ of some inputs, each [batch, param]; digits may underflow.
 
@@ -153,15 +158,18 @@ class Classes:
             rows: Which inputs they are.
             with_variance: Return more than I.
             summed: V₁ may be summed over some of them, [any, param].
+            out: Where to write I and V₁, if they are not summed.
         """
+        out = out or {}
         p, square = self.p[rows], u.square_()
-        fisher = _weighted_sum(p, square)
+        fisher = _weighted_sum(p, square, out.get("fisher"))
         found = {"fisher": fisher.squeeze(1)}
         if with_variance:
             excess = square.sub_(fisher).square_()
-            if summed and p.numel() <= _LONGEST:
+            if summed and p.numel() <= LONGEST:
                 p, excess = p.reshape(1, 1, -1), excess.reshape(1, -1, excess.shape[-1])
-            found["variance_score_squared"] = _weighted_sum(p, excess).squeeze(1)
+            name = "variance_score_squared"
+            found[name] = _weighted_sum(p, excess, out.get(name)).squeeze(1)
         return found
 
     def moments_of_outputs(self) -> dict[str, Tensor]:
@@ -189,10 +197,10 @@ class Classes:
         lonely = self._double.gather(-1, self.top[:, None]) > 0.5
         p = torch.where(lonely, self._others, self._double)
         about = lonely * self._double.new_ones(1)
-        fisher, variance, fine = _central(p, columns.powers, self.top, about)
+        fisher, variance, fine = central(p, columns.powers, self.top, about)
         rows = (~fine).nonzero().squeeze(1)
         if len(rows) and columns.powers.dtype != torch.float64:
-            exact = _central(p[rows], columns.precise, self.top[rows], about[rows])
+            exact = central(p[rows], columns.precise, self.top[rows], about[rows])
             fisher[rows], variance[rows] = (value.to(fisher.dtype) for value in exact[:2])
         return dict(zip(QUANTITIES, (fisher, variance), strict=False))
 
@@ -232,67 +240,15 @@ class Pair(Classes):
         return {name: getattr(found, name) for name in names}
 
 
-class Columns:
-    """Columns w of a matrix and their powers up to the fourth, side by side.
+def _weighted_sum(p: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return Σ_c p_c x_c, [batch, 1, param], from [batch, 1, class] and [batch, class, param].
 
-    Args:
-        matrix: W, [output, param].
+    It is written to `out`, [batch, param], if that is given.
     """
-
-    def __init__(self, matrix: Tensor):
-        self._matrix = matrix
-        self.powers = self._taken(matrix.dtype)
-
-    @property
-    def precise(self) -> Tensor:
-        """The powers in float64."""
-        return self._taken(torch.float64)
-
-    def _taken(self, dtype: torch.dtype) -> Tensor:
-        """Return the powers, taken in float64."""
-        w = self._matrix.double()
-        w = w - w.mean(0)
-        found = w.new_empty(len(w), 4, w.shape[1], dtype=dtype)
-        square = w.square()
-        found[:, 0], found[:, 1] = w, square
-        found[:, 2], found[:, 3] = w.mul_(square), square.square_()
-        return found.flatten(1)
-
-
-def _weighted_sum(p: Tensor, values: Tensor) -> Tensor:
-    """Return Σ_c p_c x_c, [batch, 1, param], from [batch, 1, class] and [batch, class, param]."""
-    if p.shape[-1] > _LONGEST:
-        return (p.mT * values).sum(1, keepdim=True)
-    return torch.bmm(p, values)
-
-
-def _central(p: Tensor, powers: Tensor, top: Tensor, about: Tensor) -> tuple[Tensor, ...]:
-    """Return I and V₁, and for which inputs rounding is known to be small.
-
-    Args:
-        p: Probabilities, without that of the likeliest class where moments are about it.
-        powers: w, w², w³ and w⁴, [output, 4 param].
-        top: The likeliest class.
-        about: One where moments are about it, zero where they are about 0, [batch, 1].
-    """
-    p, about = p.to(powers.dtype), about.to(powers.dtype)
-    first, second, third, fourth = (p @ powers).chunk(4, 1)
-    rest = p.sum(-1, keepdim=True)
-    t = powers[top, : first.shape[1]] * about
-    # Σ_c p_c (w_c − t)^k by Horner's scheme in −t
-    about_4 = fourth - t * (4 * third - t * (6 * second - t * (4 * first - t * rest)))
-    about_3 = third - t * (3 * second - t * (3 * first - t * rest))
-    about_2 = second - t * (2 * first - t * rest)
-    mean = first - t * rest
-    fisher = about_2 - mean.square()
-    variance = about_4 - mean * (4 * about_3 - mean * (6 * about_2 - 3 * mean.square()))
-    variance = variance - fisher.square()
-    # |Σ p (w_c − t)^k| ≤ 2^(k−1) (Σ p |w_c|^k + Σ p |t|^k), and so are the sizes of its terms.
-    far = t.square()
-    eps = 4 * torch.finfo(p.dtype).eps / _ROUNDING
-    fine = eps * 2 * (second + rest * far) <= fisher
-    fine &= eps * 8 * (fourth + rest * far.square()) <= variance
-    return fisher.clamp_(min=0), variance.clamp_(min=0), fine.all(1)
+    out = None if out is None else out.unsqueeze(1)
+    if p.shape[-1] > LONGEST:
+        return torch.sum(p.mT * values, 1, keepdim=True, out=out)
+    return torch.bmm(p, values, out=out)
 
 
 def log_sum_of_others(h: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fimsym.engine import bounded, classes
+from fimsym.engine import bounded, classes, columns
 from fimsym.engine.powers import in_memory
 from fimsym.engine.precision import with_digits
 from fimsym.errors import DomainError, FimsymError, SpecError
@@ -50,7 +50,7 @@ class Head:
         self.module: ModuleType = evaluator(self.spec)
         self.link: str = link or "natural"
         self._to_natural = self.module.LINKS[known.name] if known else None
-        self._columns: tuple[Hashable, classes.Columns] | None = None
+        self._columns: tuple[Hashable, columns.Columns] | None = None
 
     @property
     def minimum_outputs(self) -> int:
@@ -244,11 +244,11 @@ class Head:
         sums = outputs.sum(-1)
         return bool((outputs >= 0).all() and ((sums - 1).abs() < 1e-4).all())
 
-    def columns(self, matrix: Tensor) -> classes.Columns:
+    def columns(self, matrix: Tensor) -> columns.Columns:
         """Return the powers of an output layer's weight; those of the last one are kept."""
         key = in_memory(matrix)
         if self._columns is None or self._columns[0] != key:
-            self._columns = key, classes.Columns(matrix)
+            self._columns = key, columns.Columns(matrix)
         return self._columns[1]
 
     @property

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Hashable, Mapping
 
 import torch
 from torch import Tensor
 
 from fimsym.engine import bounded
+from fimsym.engine.memory import at_a_time
+
+_ENTRIES = 2**19
+"""Entries of what comes in that are taken at a time, so that they stay in the cache."""
 
 DEGREES = {
     "fisher": 2,
@@ -32,39 +36,74 @@ def in_memory(tensor: Tensor) -> Hashable:
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
-@dataclasses.dataclass(frozen=True)
-class Powers:
-    """Powers of what comes into a layer.
+def summed(inputs: Tensor, values: Mapping[str, Tensor], transposed: bool) -> dict[str, Tensor]:
+    """Return Σ_b x_b a_b^degree of every quantity x; tiny and huge features a are scaled.
 
-    Attributes:
-        of: (a/s)^degree by degree, 2 and 4, [row, feature].
-        scale: s, a power of two for each feature, float64; None where all are one.
+    Args:
+        inputs: a, what comes into a layer, [batch, feature].
+        values: x, [batch, neuron].
+        transposed: Return [neuron, feature] instead of [feature, neuron].
     """
-
-    of: Mapping[int, Tensor]
-    scale: Tensor | None
-
-    def restored(self, total: Tensor, degree: int, axis: int) -> Tensor:
-        """Return a sum that holds (a/s)^degree as one of a^degree; features along an axis."""
-        if self.scale is None:
-            return total
-        return total.double() * self.scale.pow(degree).unsqueeze(1 - axis)
+    totals, sums = _summed(inputs, values, transposed)
+    scale = _scale_of(inputs, sums)
+    if scale is None:
+        return totals
+    totals, _ = _summed(inputs / scale.to(inputs.dtype), values, transposed)
+    return {q: _restored(total, scale, DEGREES[q], transposed) for q, total in totals.items()}
 
 
-def powers_of(inputs: Tensor) -> Powers:
-    """Return powers of what comes into a layer; tiny and huge features are scaled."""
+def spread(inputs: Tensor, values: Tensor, transposed: bool) -> Tensor:
+    """Return the sum of squares of x_b a_b² about its mean over the batch.
+
+    Args:
+        inputs: a, what comes into a layer, [batch, feature].
+        values: x, [batch, neuron].
+        transposed: Return [neuron, feature] instead of [feature, neuron].
+    """
     squares = inputs.square()
-    fourths = squares.square()
-    scale = _scale_of(inputs, fourths)
+    scale = _scale_of(inputs, squares.square().sum(0))
     if scale is not None:
         squares = (inputs / scale.to(inputs.dtype)).square()
-        fourths = squares.square()
-    return Powers({2: squares, 4: fourths}, scale)
+    squares = squares.to(values.dtype)
+    found = spread_of(values, squares) if transposed else spread_of(squares, values)
+    return found if scale is None else _restored(found, scale, 4, transposed)
 
 
-def _scale_of(inputs: Tensor, fourths: Tensor) -> Tensor | None:
-    """Return the scale of every feature, if fourth powers of some leave the dtype's range."""
-    least, sums = torch.finfo(inputs.dtype).tiny ** (2 / 3), fourths.sum(0)
+def _summed(inputs, values, transposed) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the sums, and those of the highest powers alone; of inputs that fit into the cache."""
+    top = max(DEGREES[quantity] for quantity in values)
+    sums, totals = inputs.new_zeros(inputs.shape[1]), {}
+    size = max(1, at_a_time(_ENTRIES, inputs.device) // max(1, inputs.shape[1]))
+    size = math.ceil(len(inputs) / math.ceil(len(inputs) / size))
+    for first in range(0, len(inputs), size):
+        rows = slice(first, first + size)
+        powers = {2: inputs[rows].square()}
+        if top > 2:
+            powers[4] = powers[2].square()
+        sums += powers[top].sum(0)
+        for quantity, value in values.items():
+            x, a = value[rows], powers[DEGREES[quantity]].to(value.dtype)
+            pair = (x.T, a) if transposed else (a.T, x)
+            if first:
+                totals[quantity].addmm_(*pair)
+            else:
+                totals[quantity] = torch.mm(*pair)
+    return totals, sums
+
+
+def _restored(total: Tensor, scale: Tensor, degree: int, transposed: bool) -> Tensor:
+    """Return a sum that holds (a/s)^degree as one of a^degree."""
+    return total.double() * scale.pow(degree).unsqueeze(0 if transposed else 1)
+
+
+def _scale_of(inputs: Tensor, sums: Tensor) -> Tensor | None:
+    """Return s of every feature, a power of two, if powers of some leave the dtype's range.
+
+    Args:
+        inputs: What comes in, [row, feature].
+        sums: Sums of its highest powers, [feature].
+    """
+    least = torch.finfo(inputs.dtype).tiny ** (2 / 3)
     outside = ~((sums >= least) & (sums <= 1 / least))
     if not bool(outside.any()):
         return None

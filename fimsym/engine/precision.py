@@ -26,7 +26,8 @@ def vanish(values: Values) -> bool:
     names = [name for name in _OF_FIRST if name in values] or list(values)[:1]
     single = [name for name in names if values[name].dtype == torch.float32]
     return any(
-        float(largest(values[name])) < _LEAST ** DEGREES[name]
+        float(values[name].amax() if name in _OF_FIRST else largest(values[name]))
+        < _LEAST ** DEGREES[name]
         for name in single
         if values[name].numel()
     )
