@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import fimsym
+from benchmarks.bare import Bare
 from benchmarks.networks import Case
 from benchmarks.peers import HESSIAN, PEERS, Peer
 
@@ -17,6 +18,7 @@ UNIT = "forward + backward"
 OURS = "fimsym I, V₁"
 ALL = "fimsym I, V₁, V₂, Cov"
 SPREAD = "fimsym I, V₁, Var_x I"
+FLOOR = "bare products, I, V₁"
 TWO = ("fisher", "variance_score_squared")
 SWITCH = "input_variance"
 
@@ -28,7 +30,7 @@ class Contender:
     Attributes:
         name: What the tables call it.
         prepare: From (model, case) to a function of the batches, untimed.
-        kind: ``unit``, ``fimsym`` or ``peer``.
+        kind: ``unit``, ``fimsym``, ``floor`` or ``peer``.
         quantity: ``fisher`` when the result is compared with the truth; else what it is.
         package: Distribution it comes in.
     """
@@ -95,6 +97,8 @@ def contenders(case: Case) -> tuple[Contender, ...]:
     found.append(Contender(OURS, ours(), "fimsym"))
     if switchable():
         found.append(Contender(SPREAD, ours(input_variance=True), "fimsym"))
+    if case.name in ("mlp", "gaussian"):
+        found.append(Contender(FLOOR, lambda model, case: Bare(model, case.family), "floor"))
     if case.name == "mlp":
         found.append(Contender(ALL, ours("all"), "fimsym"))
         found.append(from_peer(HESSIAN, "Hessian for given labels"))

@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 
-from benchmarks.contenders import ALL, OURS, UNIT
+from benchmarks.contenders import ALL, FLOOR, OURS, UNIT
 from benchmarks.measure import Result
 
 Results = Mapping[str, Mapping[str, Result]]
@@ -94,6 +94,9 @@ def _pair(results: Mapping[str, Result]) -> tuple[Result | None, Result | None, 
 def _speed(name: str, results: Mapping[str, Result]) -> Goal:
     mine, peer, note = _pair(results)
     measured = ratio(mine, peer) if mine and peer else None
+    floor = ratio(results[FLOOR], peer) if peer and FLOOR in results else None
+    if floor is not None:
+        note += f"; the bare products take {floor:.2f} of its time"
     text = f"{name}: time of I and V₁ / time of the fastest peer's I"
     return Goal(text, AGAINST_PEER[name], measured, note)
 

@@ -54,7 +54,7 @@ class Result:
 
     Attributes:
         name: The contender.
-        kind: ``unit``, ``fimsym`` or ``peer``.
+        kind: ``unit``, ``fimsym``, ``floor`` or ``peer``.
         quantity: What it computes.
         status: ``ok``, ``wrong``, ``incomplete``, ``refused``, ``out of memory``, ``too slow``,
             ``unchecked`` (there is no truth) or ``another quantity``.

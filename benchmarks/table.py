@@ -80,7 +80,8 @@ def _row(result: Result, results: Mapping[str, Result], best: Result | None) -> 
     unit, mine = results[UNIT], results.get(OURS)
     multiple = ratio(result, unit)
     guess = "" if result.seconds or multiple is None else "≈ "
-    share = ratio(mine, result) if mine and result.kind == "peer" and multiple else None
+    compared = mine and result.kind in ("peer", "floor") and multiple
+    share = ratio(mine, result) if mine and compared else None
     notes = [] if result.status == "ok" else [result.status]
     if result is best:
         notes.append("fastest peer")
@@ -233,6 +234,8 @@ or, in fimsym's first call, finding out about its operations; *Fixed cost* has t
   truth is fimsym in float64, itself compared with one gradient per input and label.
 * *wrong*: an error above 10⁻³; *incomplete*: parameters are missing; *refused*: an error was
   raised. A package that is any of these is not the fastest peer, however fast.
+* *bare products*: the forward pass and the matrix products that I and V₁ take, written down for
+  this one kind of network, with no check of anything: the least that fimsym could take.
 * curvlinops is not here: its diagonals are estimates from random probes.
 
 Machine: {machine}.

@@ -15,6 +15,7 @@ from torch import nn
 
 import fimsym
 from benchmarks import (
+    bare,
     contenders,
     coverage,
     goals,
@@ -27,10 +28,13 @@ from benchmarks import (
     truth,
 )
 from benchmarks.__main__ import chosen, main
-from benchmarks.contenders import ALL, OURS, UNIT
+from benchmarks.bare import Bare
+from benchmarks.contenders import ALL, FLOOR, OURS, UNIT
 from benchmarks.measure import Result, Settings
 from benchmarks.runner import Record
 from fimsym.errors import SpecError
+from tests.networks import flat
+from tests.reference import enumeration
 
 NETWORKS = {
     "categorical": lambda: networks.mlp((4, 5, 3), nn.Sigmoid),
@@ -53,6 +57,18 @@ def test_naive_and_enumeration_agree_with_fimsym(name):
     found = peers.naive(model, family)(inputs.split(4))  # the last batch is smaller
     assert truth.judge(found, true["fisher"]).status == "ok"
     assert truth.disagreement(model, inputs, family) < truth.AGREEMENT
+
+
+@pytest.mark.parametrize(("family", "outputs"), [("categorical", 3), ("gaussian", 1)])
+@pytest.mark.parametrize("activation", [nn.Sigmoid, nn.Tanh])
+def test_bare_products_are_all_that_is_needed(family, outputs, activation, monkeypatch):
+    monkeypatch.setattr(bare, "_ROWS", 4)
+    torch.manual_seed(0)
+    model, x = networks.mlp((4, 5, 6, outputs), activation).double(), torch.randn(9, 4).double()
+    fisher, variance = Bare(model, family).means(x.split(5))
+    exact = enumeration.moments(family, model, x)
+    torch.testing.assert_close(flat(fisher), exact["fisher"])
+    torch.testing.assert_close(flat(variance), exact["variance_score_squared"])
 
 
 def test_naive_is_the_same_in_chunks(monkeypatch):
@@ -216,6 +232,10 @@ def test_goals_take_the_fastest_peer_that_is_right():
     assert (speed.measured, speed.met, speed.note) == (0.4, True, "against fast")
     assert found["mlp: peak memory / that of the fastest peer"].measured == 0.5
     assert found["mlp: time of all four quantities / forward + backward"].measured == 50.0
+    least = {**results(), FLOOR: Result(FLOOR, "floor", seconds=[1.0] * 3)}
+    speed = by_text({"mlp": least})["mlp: time of I and V₁ / time of the fastest peer's I"]
+    assert (speed.measured, speed.note) == (
+        0.4, "against fast; the bare products take 0.20 of its time")  # fmt: skip
     wrong = by_text({"mlp": results(fast={"status": "wrong"})})
     speed = wrong["mlp: time of I and V₁ / time of the fastest peer's I"]
     assert (speed.measured, speed.note) == (0.25, "against slow")
