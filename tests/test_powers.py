@@ -25,11 +25,27 @@ def test_sums_of_any_number_of_inputs_at_a_time(transposed, entries, names, monk
 
 
 @pytest.mark.parametrize("transposed", [True, False])
-def test_spread_about_the_mean(transposed):
-    a, x = torch.randn(20, 4).double(), torch.rand(20, 5).double()
-    a[:, 0] *= 1e-70
-    both = (x.unsqueeze(2), a.square().unsqueeze(1))
-    one = both[0] * both[1]
+@pytest.mark.parametrize("entries", [1, 12, 2**19])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spread_about_the_mean(transposed, entries, dtype, monkeypatch):
+    monkeypatch.setattr(powers, "_ENTRIES", entries)
+    a, x = torch.randn(20, 4), torch.rand(20, 5).to(dtype)
+    a[:, 0] *= 1e-12
+    a[:3, 1] = 1e12
+    a[:, 2] = 0.0
+    a[:, 3] += 100.0
+    one = x.double().unsqueeze(2) * a.double().square().unsqueeze(1)
     exact = (one - one.mean(0)).square().sum(0)
-    found = powers.spread(a, x, transposed)
-    torch.testing.assert_close(found if transposed else found.T, exact, rtol=1e-9, atol=0)
+    found = powers.spread(a, x, transposed).double()
+    rounding = 1e-5 if dtype == torch.float32 else 1e-6
+    torch.testing.assert_close(found if transposed else found.T, exact, rtol=rounding, atol=0)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_spread_of_inputs_that_hardly_vary(size):
+    """I of one input after the other differs by a thousandth of I."""
+    a, x = size * (1 + 1e-3 * torch.randn(600, 4)), 3 + 3e-3 * torch.randn(600, 5)
+    one = x.double().unsqueeze(2) * a.double().square().unsqueeze(1)
+    exact = (one - one.mean(0)).square().sum(0)
+    found = powers.spread(a, x, True).double()
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=0)

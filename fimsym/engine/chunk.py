@@ -113,7 +113,7 @@ class Chunk:
         if use.node not in self.neurons:
             self.neurons[use.node] = self._neuron_values(use.node)
         values = self.neurons[use.node]
-        if self.spread and vanish(values):  # the squares of I would
+        if self.spread and vanish({"fisher": values["fisher"]}):  # its squares would
             values = {quantity: value.double() for quantity, value in values.items()}
         if isinstance(use, Product):
             totals, spread = self._of_product(use, values)

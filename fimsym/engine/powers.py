@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -55,28 +55,54 @@ def summed(inputs: Tensor, values: Mapping[str, Tensor], transposed: bool) -> di
 def spread(inputs: Tensor, values: Tensor, transposed: bool) -> Tensor:
     """Return the sum of squares of x_b a_b² about its mean over the batch.
 
+    With d the deviation from about the mean of x and of a², it is that of x̄ d(a²)_b + dx_b a_b²,
+    which does not cancel. Tiny and huge features a are scaled.
+
     Args:
         inputs: a, what comes into a layer, [batch, feature].
         values: x, [batch, neuron].
         transposed: Return [neuron, feature] instead of [feature, neuron].
     """
-    squares = inputs.square()
-    scale = _scale_of(inputs, squares.square().sum(0))
+    sums = inputs.new_zeros(2, inputs.shape[1])
+    for rows in _blocks(inputs):
+        squares = inputs[rows].square()
+        sums[0] += squares.sum(0)
+        sums[1] += squares.square_().sum(0)
+    scale = _scale_of(inputs, sums[1])
     if scale is not None:
-        squares = (inputs / scale.to(inputs.dtype)).square()
-    squares = squares.to(values.dtype)
-    found = spread_of(values, squares) if transposed else spread_of(squares, values)
-    return found if scale is None else _restored(found, scale, 4, transposed)
+        found = spread(inputs / scale.to(inputs.dtype), values, transposed)
+        return _restored(found, scale, 4, transposed)
+    x, a = values.mean(0), (sums[0] / len(inputs)).to(values.dtype)
+    found, mixed, cross = values.new_zeros(3, len(x), len(a))
+    shift, alone = torch.zeros_like(a), torch.zeros_like(a)
+    for rows in _blocks(inputs):
+        squares = inputs[rows].square().to(values.dtype)
+        dx, da = values[rows] - x, squares - a
+        mixed.addmm_(dx.T, squares * da)
+        cross.addmm_(dx.T, squares)
+        shift += da.sum(0)
+        alone += da.square_().sum(0)
+        found.addmm_(dx.square_().T, squares.square_())
+    found.addcmul_(x.unsqueeze(1), mixed, value=2)
+    found.addcmul_(x.square().unsqueeze(1), alone)
+    cross.addcmul_(x.unsqueeze(1), shift)
+    found.sub_(cross.square_().div_(len(inputs))).clamp_(min=0)
+    return found if transposed else found.T
 
 
-def _summed(inputs, values, transposed) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the sums, and those of the highest powers alone; of inputs that fit into the cache."""
-    top = max(DEGREES[quantity] for quantity in values)
-    sums, totals = inputs.new_zeros(inputs.shape[1]), {}
+def _blocks(inputs: Tensor) -> Iterator[slice]:
+    """Yield ranges of so many inputs that their powers stay in the cache."""
     size = max(1, at_a_time(_ENTRIES, inputs.device) // max(1, inputs.shape[1]))
     size = math.ceil(len(inputs) / math.ceil(len(inputs) / size))
     for first in range(0, len(inputs), size):
-        rows = slice(first, first + size)
+        yield slice(first, first + size)
+
+
+def _summed(inputs, values, transposed) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the sums, and those of the highest powers alone."""
+    top = max(DEGREES[quantity] for quantity in values)
+    sums, totals = inputs.new_zeros(inputs.shape[1]), {}
+    for rows in _blocks(inputs):
         powers = {2: inputs[rows].square()}
         if top > 2:
             powers[4] = powers[2].square()
@@ -84,7 +110,7 @@ def _summed(inputs, values, transposed) -> tuple[dict[str, Tensor], Tensor]:
         for quantity, value in values.items():
             x, a = value[rows], powers[DEGREES[quantity]].to(value.dtype)
             pair = (x.T, a) if transposed else (a.T, x)
-            if first:
+            if quantity in totals:
                 totals[quantity].addmm_(*pair)
             else:
                 totals[quantity] = torch.mm(*pair)
@@ -113,14 +139,3 @@ def _scale_of(inputs: Tensor, sums: Tensor) -> Tensor | None:
     scale = torch.ones_like(sums, dtype=torch.float64)
     scale[outside] = torch.exp2(torch.frexp(sizes).exponent.double() - 1)
     return scale
-
-
-def spread_of(left: Tensor, right: Tensor) -> Tensor:
-    """Return Σ_b (x_b − x̄)² of x_b = f_b a_b, each product of small deviations."""
-    f, a = left.mean(0), right.mean(0)
-    df, da = left - f, right - a
-    about = df.square().T @ right.square()
-    about.addcmul_(f[:, None], df.T @ (right * da), value=2)
-    about.addcmul_(f.square()[:, None], da.square().sum(0))
-    about.sub_((df.T @ da).square_().div_(len(left)))
-    return about.clamp_(min=0)
