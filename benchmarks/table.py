@@ -229,7 +229,8 @@ or, in fimsym's first call, finding out about its operations; *Fixed cost* has t
 * *fimsym / it*: below one, fimsym with V₁ is faster than the package without. ≈ is an estimate from
   {checked} batches, where more would take too long.
 * *peak MiB*: the most memory a fresh process takes on {checked} batches beyond imports, network,
-  data and one forward and backward.
+  data and one forward and backward. fimsym's results, I and V₁ in float64, take four times
+  the bytes of I in float32, 4.1 MiB for the mlp; a first call also compares with float64.
 * *error*: the largest on {checked} batches, relative to the largest entry of its parameter. The
   truth is fimsym in float64, itself compared with one gradient per input and label.
 * *wrong*: an error above 10⁻³; *incomplete*: parameters are missing; *refused*: an error was
