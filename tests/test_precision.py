@@ -81,10 +81,13 @@ def test_small_derivatives_have_variances(name, family, size, quantities):
     assert compared
 
 
-def test_small_derivatives_behind_ones_that_are_zero(monkeypatch):
+@pytest.mark.parametrize(
+    ("family", "outputs"), [("categorical", 3), ("categorical", 2), ("poisson", 3), ("poisson", 1)]
+)
+def test_small_derivatives_behind_ones_that_are_zero(family, outputs, monkeypatch):
     """Blocks of inputs are taken one after the other; units are dead in the first."""
-    monkeypatch.setattr(chain, "_ENTRIES", 36)
-    model, data = build(lambda: mlp(4, 5, 6, 3, activation=nn.ReLU)), inputs(9, 4)
+    monkeypatch.setattr(chain, "_ENTRIES", 12 * outputs)
+    model, data = build(lambda: mlp(4, 5, 6, outputs, activation=nn.ReLU)), inputs(9, 4)
     with torch.no_grad():
         model[2].weight.abs_()
         model[2].bias.zero_()
@@ -92,7 +95,7 @@ def test_small_derivatives_behind_ones_that_are_zero(monkeypatch):
         model[0].weight.abs_()
         model[-1].weight.mul_(1e-14)
     data.abs_()[:5] *= -1
-    given = {"family": "categorical", "progress": False}
+    given = {"family": family, "progress": False}
     found = fimsym.analyze(model.float(), data.float(), **given).variance_score_squared
     truth = fimsym.analyze(model.double(), data.float().double(), **given).variance_score_squared
     for name in ("0.weight", "2.weight"):

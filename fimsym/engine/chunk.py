@@ -184,8 +184,7 @@ class Chunk:
             return
         for rows in self.found.chain.blocks():
             u = self.found.chain.of(node, rows).transpose(0, 1)
-            again = {name: value.double() for name, value in self.values.of(u, rows).items()}
-            self._keep(node, rows, again)
+            self._keep(node, rows, self.values.of(u, rows))
 
     @property
     def _takes_columns(self) -> bool:
@@ -202,13 +201,14 @@ class Chunk:
         return self.values.of_bent(u, v, rows)
 
     def _keep(self, node, rows: slice, found: Mapping[str, Tensor]) -> None:
-        if node not in self.neurons:
-            self.neurons[node] = {
-                quantity: value.new_empty(self.batch, value.shape[1])
-                for quantity, value in found.items()
-            }
+        """Store the quantities of some examples, with as many digits as any of them have."""
+        kept = self.neurons.setdefault(node, {})
         for quantity, value in found.items():
-            self.neurons[node][quantity][rows] = value
+            if quantity not in kept:
+                kept[quantity] = value.new_empty(self.batch, value.shape[1])
+            wide = torch.promote_types(kept[quantity].dtype, value.dtype)
+            kept[quantity] = kept[quantity].to(wide)
+            kept[quantity][rows] = value
 
     def _add_shared(self, block: Block, uses: list[Use]) -> None:
         """Build u of some rows of the parameter and some examples at a time, and add them up."""
