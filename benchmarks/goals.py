@@ -94,11 +94,16 @@ def _pair(results: Mapping[str, Result]) -> tuple[Result | None, Result | None, 
 def _speed(name: str, results: Mapping[str, Result]) -> Goal:
     mine, peer, note = _pair(results)
     measured = ratio(mine, peer) if mine and peer else None
-    floor = ratio(results[FLOOR], peer) if peer and FLOOR in results else None
+    floor = _share(results.get(FLOOR), peer)
     if floor is not None:
         note += f"; the bare products take {floor:.2f} of its time"
     text = f"{name}: time of I and V₁ / time of the fastest peer's I"
     return Goal(text, AGAINST_PEER[name], measured, note)
+
+
+def _share(least: Result | None, peer: Result | None) -> float | None:
+    """Return the time of a right floor as a part of the peer's."""
+    return ratio(least, peer) if least and peer and least.status == "ok" else None
 
 
 def _memory(name: str, results: Mapping[str, Result]) -> Goal:

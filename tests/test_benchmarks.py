@@ -236,6 +236,9 @@ def test_goals_take_the_fastest_peer_that_is_right():
     speed = by_text({"mlp": least})["mlp: time of I and V₁ / time of the fastest peer's I"]
     assert (speed.measured, speed.note) == (
         0.4, "against fast; the bare products take 0.20 of its time")  # fmt: skip
+    least[FLOOR] = dataclasses.replace(least[FLOOR], status="wrong")
+    speed = by_text({"mlp": least})["mlp: time of I and V₁ / time of the fastest peer's I"]
+    assert speed.note == "against fast"
     wrong = by_text({"mlp": results(fast={"status": "wrong"})})
     speed = wrong["mlp: time of I and V₁ / time of the fastest peer's I"]
     assert (speed.measured, speed.note) == (0.25, "against slow")

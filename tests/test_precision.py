@@ -101,3 +101,27 @@ def test_small_derivatives_behind_ones_that_are_zero(family, outputs, monkeypatc
     for name in ("0.weight", "2.weight"):
         assert truth[name].max() > 0
         torch.testing.assert_close(found[name], truth[name], rtol=1e-3, atol=0)
+
+
+class Positions(nn.Module):
+    """A linear layer, and the mean over positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.linear(x).mean(1)
+
+
+def test_large_derivatives_of_a_certain_answer():
+    """V₁ is far from what float32 loses, and I and the probability are not."""
+    model, data = build(Positions).float(), 2000 + 50 * inputs(1, 4, 2).float().abs()
+    with torch.no_grad():
+        model.linear.bias += torch.tensor([103.4, 0.0, 0.0]) - model(data)[0]
+    given = {"family": "categorical", "progress": False}
+    found = fimsym.analyze(model, data, **given)
+    truth = fimsym.analyze(model.double(), data.double(), **given)
+    for quantity in ("fisher", "variance_score_squared"):
+        one, other = (x.values[quantity]["linear.weight"] for x in (found, truth))
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=0)

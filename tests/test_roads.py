@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import weakref
 
 import pytest
@@ -285,6 +286,33 @@ def test_a_chain_takes_its_second_derivatives_by_itself(family, monkeypatch):
     assert_same(taken, by_series)
     monkeypatch.delattr(curvatures.Curvatures, "of_neurons")
     assert_same(fimsym.analyze(model, data, **given), taken)
+
+
+class Untransposed(nn.Module):
+    """Parameters that are multiplied from the right, [in, out]."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+        pairs = itertools.pairwise(sizes)
+        self.weights = nn.ParameterList(torch.randn(pair) for pair in pairs)
+
+    def forward(self, x):
+        first, *others = self.weights
+        x = x @ first
+        for weight in others:
+            x = torch.tanh(x) @ weight
+        return x
+
+
+@pytest.mark.parametrize("sizes", [(6, 3, 4, 3), (2, 5, 3), (5, 1, 3)])
+def test_products_from_the_right_take_second_derivatives_down_the_chain(sizes, monkeypatch):
+    model, data = build(lambda: Untransposed(*sizes)), networks.inputs(5, sizes[0])
+    monkeypatch.delattr(curvatures.Curvatures, "of_neurons")
+    found = fimsym.analyze(model, data, "categorical", quantities="all", progress=False)
+    truth = enumeration.moments("categorical", model, data)
+    assert set(found.roads.values()) == {"structured"}
+    for quantity, values in found.values.items():
+        torch.testing.assert_close(flat(values), truth[quantity], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TRAPS)

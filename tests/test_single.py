@@ -6,7 +6,7 @@ import torch
 import fimsym
 from fimsym.engine import chain
 from fimsym.engine.head import Head
-from fimsym.engine.single import single
+from fimsym.engine.single import Single, single
 from tests.cases import CASES, points
 from tests.networks import build, inputs, mlp
 
@@ -50,6 +50,8 @@ def test_some_inputs_and_sums_over_them(with_variance, batch):
         values = single(head, h).used_up(u[rows].clone(), rows, with_variance, summed)
         assert tuple(values) == (BOTH if with_variance else BOTH[:1])
         assert len(values["fisher"]) == batch
+        if with_variance:  # many are not added up by one product, which has few digits
+            assert len(values["variance_score_squared"]) == (1 if summed and batch < 512 else batch)
         for quantity, value in values.items():
             torch.testing.assert_close(value.sum(0), expected[quantity].sum(0))
 
@@ -72,6 +74,34 @@ def test_sizes_that_float32_spoils_are_left_to_the_evaluator(h):
     head = Head("poisson", None, {})
     assert single(head, torch.tensor([[h], [0.0]])) is None
     assert single(head, torch.tensor([[1.0], [0.0]])) is not None
+
+
+def test_large_derivatives_of_a_small_law():
+    """V₁(1) is 2e-28, u⁴ 1e44: float32 holds the product, and not u⁴."""
+    model, data = build(lambda: mlp(3, 4, 1)), inputs(6, 3)
+    with torch.no_grad():
+        model[-1].weight.mul_(1e11)
+    given = {"link": "mean", "sigma": 1e7, "quantities": BOTH, "progress": False}
+    found = fimsym.analyze(model.float(), data.float(), "gaussian", **given)
+    truth = fimsym.analyze(model.double(), data.float().double(), "gaussian", **given)
+    for quantity in BOTH:
+        for parameter, value in truth.values[quantity].items():
+            torch.testing.assert_close(
+                found.values[quantity][parameter], value, rtol=1e-4, atol=1e-4 * value.max()
+            )
+
+
+def test_networks_take_it(monkeypatch):
+    taken = []
+    used_up = Single.used_up
+
+    def noted(self, u, *given, **named):
+        taken.append(u.shape[-1])
+        return used_up(self, u, *given, **named)
+
+    monkeypatch.setattr(Single, "used_up", noted)
+    fimsym.analyze(build(lambda: mlp(4, 5, 6, 1)), inputs(9, 4), "poisson", progress=False)
+    assert sorted(taken) == [5, 6]
 
 
 @pytest.mark.parametrize("name", ["poisson", "bernoulli"])

@@ -58,7 +58,6 @@ class Chunk:
         count: int,
     ):
         self.head = head
-        self.asked = asked
         self.blocks = blocks
         self.graph = graph
         self.start = start

@@ -200,16 +200,18 @@ class Curvatures:
     def _agrees(self, name: str, use: Use, inputs: Tensor) -> bool:
         """Compare the chain for one example with double backward passes in float64."""
         example = inputs[:1].double() if inputs.is_floating_point() else inputs[:1]
-        count = use.shape[0]
+        along = isinstance(use, Product) and not use.transposed
+        count = use.shape[1] if along else use.shape[0]
         neurons = torch.arange(0, count, max(1, count // 3), device=inputs.device)
         rule = self._of_chain(name, example, neurons)
-        if rule is None or (isinstance(use, Product) and not use.transposed):
+        if rule is None:
             return False
         rule, places = rule[0], neurons
         if isinstance(use, Product):
             a = use.inputs[0].detach().double()
             column = int(a.abs().argmax())
-            rule, places = rule * a[column] ** 2, neurons * len(a) + column
+            rule = rule * a[column] ** 2
+            places = neurons + column * count if along else neurons * len(a) + column
         w = torch.linspace(0.5, 1.5, len(rule), dtype=torch.float64, device=rule.device)
         block = self._blocks[name]
         truth = curvatures_along(self._network.double, block, example, w[None], places.tolist())

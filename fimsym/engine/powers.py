@@ -55,8 +55,8 @@ def summed(inputs: Tensor, values: Mapping[str, Tensor], transposed: bool) -> di
 def spread(inputs: Tensor, values: Tensor, transposed: bool) -> Tensor:
     """Return the sum of squares of x_b a_b² about its mean over the batch.
 
-    With d the deviation from about the mean of x and of a², it is that of x̄ d(a²)_b + dx_b a_b²,
-    which does not cancel. Tiny and huge features a are scaled.
+    Deviations from about the means, marked by d, do not cancel: up to a constant x_b a_b² is
+    x̄ d(a_b²) + dx_b a_b². Tiny and huge features a are scaled.
 
     Args:
         inputs: a, what comes into a layer, [batch, feature].

@@ -1,7 +1,8 @@
-"""Quantities so small that float32 cannot hold them: fourth powers of derivatives underflow."""
+"""Quantities that float32 cannot hold: fourth powers of derivatives underflow, or overflow."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,25 +14,24 @@ from fimsym.engine.powers import DEGREES
 _LEAST = 2.0**-28
 """Largest |u| below which fourth powers keep too few digits in float32."""
 
-_TELLING = ("variance_score_squared", "fisher")
-"""Quantities of first derivatives, at least zero: others may be exactly zero."""
+_OF_FIRST = ("variance_score_squared", "fisher")
+"""Quantities of first derivatives, at least zero: others may be exactly zero. V₁ of two classes is
+far below I² where they are nearly equal."""
 
-Values = Mapping[str, Tensor]
+_Named = Mapping[str, Tensor]
 """Quantities by name."""
 
 
-def vanish(values: Values) -> bool:
-    """Tell whether quantities in float32 are zero, or so small that they may have lost digits.
-
-    V₁ alone tells, if it is there: it is at most Σ_c p_c ũ_c⁴ for classes and of degree four for
-    all, so that where it holds digits, I does.
-    """
-    name = next((name for name in _TELLING if name in values), None) or next(iter(values), None)
-    if name is None or values[name].dtype != torch.float32 or not values[name].numel():
-        return False
-    value = values[name]
-    size = value.amax() if name in _TELLING else largest(value)
-    return float(size) < _LEAST ** DEGREES[name]
+def vanish(values: _Named) -> bool:
+    """Tell whether float32 may not hold quantities: they are zero, tiny, or not finite."""
+    names = [name for name in _OF_FIRST if name in values] or list(values)[:1]
+    for name in names:
+        value = values[name]
+        if value.dtype == torch.float32 and value.numel():
+            size = float(value.amax() if name in _OF_FIRST else largest(value))
+            if not _LEAST ** DEGREES[name] <= size < math.inf:
+                return True
+    return False
 
 
 def largest(values: Tensor) -> Tensor:
@@ -41,12 +41,12 @@ def largest(values: Tensor) -> Tensor:
 
 
 def with_digits(
-    take: Callable[[Tensor, Any, Any], Values],
+    take: Callable[[Tensor, Any, Any], _Named],
     h: Tensor,
     u: Tensor | None,
     v: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Return the quantities of u and v at h, in float64 where they vanish in float32.
+    """Return the quantities of u and v at h, in float64 where float32 cannot hold them.
 
     Args:
         take: Returns them, and changes none of its arguments.

@@ -1,6 +1,8 @@
 """A shortcut for one output: its derivative only scales the closed forms.
 
-Source: I is quadratic in u and V₁ of degree four, and so I(u) = I(1) u² and V₁(u) = V₁(1) u⁴.
+I is quadratic in u and V₁ of degree four, and so I(u) = I(1) u² and V₁(u) = V₁(1) u⁴.
+
+Source: Soen & Sun (2024), Lemma 3.1, with one output.
 """
 
 from __future__ import annotations

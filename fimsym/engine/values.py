@@ -24,7 +24,11 @@ class Values:
         head: The law of the labels.
         asked: Names of the quantities.
         h: What the network puts out, [batch, output].
-        law: Whose mean is subtracted from gradients, if any; these are *ũ* below.
+        law: Whose mean is subtracted from gradients, if any: u and v below are then ũ and ṽ of
+            its directions, [batch, direction, param].
+
+    Attributes:
+        first: Those of the quantities that need first derivatives only.
     """
 
     def __init__(self, head: Head, asked: tuple[str, ...], h: Tensor, law: Classes | None):
@@ -56,7 +60,7 @@ class Values:
         """Return the quantities, each [batch, param].
 
         Args:
-            u: ∂o/∂θ, [batch, output, param]; less its mean under the law if there is one.
+            u: ∂o/∂θ, [batch, output, param].
             v: ∂²o/∂θ², likewise.
             rows: Which examples these are.
         """
@@ -86,7 +90,7 @@ class Values:
         return self._fast is not None
 
     def empty(self, batch: int, like: Tensor) -> dict[str, Tensor]:
-        """Return where `store` writes to, for so many examples and parameters as `like` has."""
+        """Return where `store` writes to, each [batch, param], for as many parameters as `like`."""
         names = OF_FIRST if self._two else OF_FIRST[:1]
         return {name: like.new_empty(batch, like.shape[-1]) for name in names}
 
@@ -98,7 +102,7 @@ class Values:
         Args:
             u: ∂o/∂θ of the examples, [batch, output, param].
             rows: Which these are.
-            found: What `empty` returned.
+            found: What `empty` returned for all examples.
         """
         assert self._fast is not None
         out = {name: value[rows] for name, value in found.items()}
@@ -111,7 +115,7 @@ class Values:
         return self._head.of_outputs(self._asked, self._h)
 
     def of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the quantities from I and V₁, or from all of them."""
+        """Return the quantities, [batch, param] each, from I and V₁ or all four."""
         return self._with_zeros(values, values["fisher"])
 
     @functools.cached_property
