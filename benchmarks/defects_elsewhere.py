@@ -32,8 +32,8 @@ def networks() -> Iterator[Defect]:
         "a³ for a⁴ in the rank-one rule",
         "categorical",
         "engine.powers",
-        "fourths = squares.square()",
-        "fourths = squares * inputs.abs()",
+        "powers[4] = powers[2].square()",
+        "powers[4] = powers[2] * inputs[rows].abs()",
     )
     yield _of_chain("φ′ for φ′² in v of a layer below", "found, slope.square())", "found, slope)")
     yield one(
@@ -51,7 +51,7 @@ def networks() -> Iterator[Defect]:
     yield one(
         "a moment's coefficient with many classes",
         "categorical",
-        "engine.classes",
+        "engine.columns",
         "6 * about_2 - 3 * mean.square()",
         "6 * about_2 - 4 * mean.square()",
     )

@@ -13,7 +13,11 @@ def _evaluator(family: str, title: str, *changes: tuple[str, str]) -> Defect:
 
 
 def _wrapped(family: str, title: str, change: str) -> Defect:
-    """Change what the evaluator's `moments` returns: m is that, h, u and v are its arguments."""
+    """Change what the evaluator's `moments` returns: m is that, h, u and v are its arguments.
+
+    Without v there is nothing to change in V₂ and the covariance.
+    """
+    second = change.startswith(("covariance", "variance_negative_hessian"))
     code = f"""
 
 _right_moments = moments
@@ -23,7 +27,7 @@ def moments(h, u, v=None, **constants):
     import dataclasses
 
     m = _right_moments(h, u, v, **constants)
-    return dataclasses.replace(m, {change})
+    return m if v is None and {second} else dataclasses.replace(m, {change})
 """
     return Defect(title, family, (Edit(f"generated.{family}", "", code),))
 

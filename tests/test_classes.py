@@ -167,12 +167,30 @@ def test_one_class_against_the_others_equals_the_evaluator(family, constants):
         torch.testing.assert_close(found[quantity], getattr(expected, quantity), rtol=1e-11, atol=0)
 
 
-def test_what_overflows_is_refused():
+def _steep(size, dtype):
+    """A network whose last weights are large, and its inputs."""
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 3))
+    model = model.to(dtype)
     with torch.no_grad():
-        model[2].weight.mul_(1e15)
+        model[2].weight.mul_(size)
         model[2].bias.fill_(0.0)
-        model[0].weight.mul_(1e-20)
-        model[0].bias.mul_(1e-20)
+        model[0].weight.mul_(1e-5 / size)
+        model[0].bias.mul_(1e-5 / size)
+    return model, torch.ones(2, 2, dtype=dtype)
+
+
+def test_what_overflows_is_refused():
+    model, data = _steep(1e100, torch.float64)
     with pytest.raises(fimsym.DomainError, match="variance_score_squared overflows"):
-        fimsym.analyze(model, torch.ones(2, 2), "categorical", progress=False)
+        fimsym.analyze(model, data, "categorical", progress=False)
+
+
+def test_what_overflows_in_float32_alone_is_taken_in_float64():
+    model, data = _steep(1e15, torch.float32)
+    found = fimsym.analyze(model, data, "categorical", progress=False)
+    truth = fimsym.analyze(model.double(), data.double(), "categorical", progress=False)
+    for quantity in BOTH:
+        for name, value in truth.values[quantity].items():
+            gap = (found.values[quantity][name] - value).abs().max()
+            assert gap <= 1e-4 * value.abs().max()
+    assert found.variance_score_squared["0.weight"].max() > 1e38
