@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine.alignment import _OF_MODELS
+from fimsym.engine.alignment import _OF_MODELS, Alignment
 from tests.networks import build, flat, inputs
 from tests.reference import enumeration
 
@@ -79,7 +79,7 @@ def test_what_was_looked_at_is_not_run_again():
     model.register_forward_hook(lambda *_: calls.append(None))
     needed = {}
     for count in (8, 9):  # eight inputs are looked at first
-        for _ in range(2):
+        for _ in range(5):  # the last one is not compared with examples run apart
             calls.clear()
             measured(model, inputs(count, 4), ("fisher",))
         needed[count] = len(calls)
@@ -160,6 +160,55 @@ def test_a_layer_replaced_or_frozen_between_two_calls():
     compared(model, x)
     narrow = measured(copy.deepcopy(model).float(), x.float()).fisher
     assert measured(model.float(), x.float()).fisher["0.weight"].equal(narrow["0.weight"])
+
+
+@pytest.fixture
+def comparisons(monkeypatch):
+    """Sizes of the chunks that are compared with examples run apart."""
+    found, holds = [], Alignment.holds
+
+    def noted(self, graph, uses, sweep, x, law):
+        found.append(len(x))
+        return holds(self, graph, uses, sweep, x, law)
+
+    monkeypatch.setattr(Alignment, "holds", noted)
+    return found
+
+
+class Sorted(nn.Module):
+    """A layer on rows that are sorted by the data, and put back."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        order = x[:, 0].argsort()
+        return self.head(torch.tanh(self.layer(x[order])))[order.argsort()]
+
+
+def test_what_rules_place_is_compared_less_often_from_call_to_call(comparisons):
+    model = build(perceptron)
+    for _ in range(20):
+        measured(model, inputs(9, 4), ("fisher",))
+    assert comparisons == [9] * 3  # the first, fourth and 16th call
+
+
+def test_every_size_and_way_is_compared_in_the_first_call_that_takes_it(comparisons):
+    model = build(lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(),
+                                        nn.Linear(9, 3)))  # fmt: skip
+    for size in (9, 5, 9, 5):
+        measured(model, inputs(size, 2, 4), ("fisher",))
+    assert comparisons == [9, 5]
+    measured(model, inputs(9, 2, 4), ("fisher", "bounds"))
+    assert comparisons == [9, 5, 9]
+
+
+def test_what_data_may_change_is_compared_in_every_call(comparisons):
+    model = build(Sorted)
+    for _ in range(3):
+        measured(model, inputs(9, 4), ("fisher",))
+    assert comparisons == [9] * 3
 
 
 def test_what_is_kept_of_a_model_goes_with_it():

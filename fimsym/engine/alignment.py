@@ -5,7 +5,7 @@ that example's output alone. That is not read off shapes: the rules of the opera
 example, or else, in float64, backward passes with a random weight for every example must return
 that weight at its rows. The uses of a parameter together must give its plain gradient. The first
 chunk of every size, the fourth, the 16th and so on are then compared with some of their examples
-run apart.
+run apart; which one it is counts over all calls where no data can change what was found out.
 
 What one call has found out about a network holds for the next ones, whatever its parameters are
 by then: it is about operations and rows, and gradients that vanish have shown nothing.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import ChainMap
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class Alignment:
         self._known: ChainMap[tuple, Known] = ChainMap({}, self._lasting)
         self._lately: tuple[Callable[[], Graph | None], Known] = lambda: None, Known({})
         self._generator = torch.Generator().manual_seed(0)
-        self._compared: dict[tuple, int] = {}
+        self._compared: dict[Hashable, int] = {}
 
     def uses(self, graph: Graph, inputs: Tensor) -> dict[str, list[Use]]:
         """Return every use of each parameter for which all are known, with their orders."""
@@ -116,20 +116,24 @@ class Alignment:
         except (RuntimeError, NotImplementedError, AttributeError):
             return Known({})  # the functional road says what such a model lacks
 
-    def is_due(self, graph: Graph, inputs: Tensor, swept: bool = True) -> bool:
-        """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph and size.
+    def is_due(self, graph: Graph, inputs: Tensor, way: Hashable, swept: bool = True) -> bool:
+        """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph, way and size.
 
-        Batched backward passes of some operations are wrong at some sizes only.
+        Batched backward passes of some operations are wrong at some sizes only. Chunks of earlier
+        calls count if what they have shown lasts.
 
         Args:
             graph: Graph of the chunk.
             inputs: The chunk.
+            way: How its gradients are taken.
             swept: Whether autograd has taken backward passes.
         """
         if len(inputs) <= 1:
             return False
-        key = _key(graph), len(inputs) if swept else 0
-        self._compared[key] = number = self._compared.get(key, 0) + 1
+        known = self._known.get(self._key(graph))
+        counts = self._compared if known is None or not known.sure else known.compared
+        key = _key(graph), way, len(inputs) if swept else 0
+        counts[key] = number = counts.get(key, 0) + 1
         return math.log(number, 4).is_integer()
 
     def holds(

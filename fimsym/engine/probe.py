@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -47,11 +47,13 @@ class Known:
         sizes: What one input takes.
         sure: Whether the inputs that were tried show it for others: gradients that vanish show
             nothing.
+        compared: How many chunks of each kind could have been compared with examples run apart.
     """
 
     orders: dict[str, list[str]]
     sizes: Sizes = dataclasses.field(default_factory=Sizes)
     sure: bool = True
+    compared: dict[Hashable, int] = dataclasses.field(default_factory=dict)
 
 
 def agreeing(graph: Graph, leaves) -> Known:

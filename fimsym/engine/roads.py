@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimsym.engine import bounded
+from fimsym.engine import bounded, directions
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.alignment import Alignment
 from fimsym.engine.bent import Bent
@@ -127,7 +127,7 @@ class Roads:
             compared: `add` has compared them with some examples run apart.
         """
         uses = self.alignment.uses(graph, inputs)
-        due = not compared and self.alignment.is_due(graph, inputs)
+        due = not compared and self.alignment.is_due(graph, inputs, "uses")
         if due and not self.alignment.holds(graph, uses, None, inputs, None):
             self.alignment.forget(graph)
             uses = {}
@@ -143,7 +143,8 @@ class Roads:
         bounds = not bounded.NAMES.isdisjoint(self.asked)  # their norms change with centring
         law = None if bounds else self.head.classes(graph.h.detach())
         found = Sweep(start, graph, nodes, not graph.loops, law, self.second)
-        due = self.alignment.is_due(graph, inputs, bool(found.swept))
+        way = directions.number(graph.h, law), law is None
+        due = self.alignment.is_due(graph, inputs, way, bool(found.swept))
         if due and not self.alignment.holds(graph, uses, found, inputs, law):
             found = Sweep(start, graph, nodes, False, law, self.second)
             if graph.loops or not self.alignment.holds(graph, uses, found, inputs, law):

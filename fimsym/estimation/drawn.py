@@ -167,7 +167,7 @@ class Drawn:
         return roads | dict.fromkeys(rest, "functional")
 
     def _holds(self, piece: Piece, found: dict[Any, Tensor | None], seeds: Tensor) -> bool:
-        if not self._alignment.is_due(piece.graph, piece.inputs):
+        if not self._alignment.is_due(piece.graph, piece.inputs, len(seeds)):
             return True
         first = {node: None if g is None else g[0] for node, g in found.items()}
         seed = seeds[0].to(piece.graph.h)
