@@ -31,6 +31,10 @@ class Single:
         self._fisher = fisher
         self._variance = variance
 
+    def moments_of_outputs(self) -> dict[str, Tensor]:
+        """Return I and V₁ of a parameter that is added to the output, u = 1, each [batch, 1]."""
+        return {"fisher": self._fisher, "variance_score_squared": self._variance}
+
     def used_up(
         self,
         u: Tensor,

@@ -110,8 +110,9 @@ class Values:
 
     def of_outputs(self) -> dict[str, Tensor]:
         """Return the quantities of a parameter that is added to one output, [batch, output]."""
-        if self._law is not None:
-            return self.of_law(self._law.moments_of_outputs())
+        known = self._law or self._fast
+        if known is not None:
+            return self.of_law(known.moments_of_outputs())
         return self._head.of_outputs(self._asked, self._h)
 
     def of_law(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

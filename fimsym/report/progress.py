@@ -48,24 +48,27 @@ def progress(description: str, total: int | None, enabled: bool) -> Iterator[Sho
         enabled: False hides it; it is also hidden when standard error is no terminal.
     """
     console = Console(stderr=True)
+    plain: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+
+    def say(text: str) -> None:
+        if enabled:
+            console.print(text, **plain)
+
+    if not (enabled and console.is_terminal):
+        yield Shown(advance=lambda steps: None, say=say)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn() if total is None else TimeRemainingColumn(),
     )
-    hidden = not (enabled and console.is_terminal)
     bar = Progress(
         *columns,
         console=console,
         transient=True,
-        disable=hidden,
         speed_estimate_period=_SPEED_OVER,
     )
     with bar:
         task = bar.add_task(description, total=total)
-        plain: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
-        yield Shown(
-            advance=lambda steps: bar.advance(task, steps),
-            say=lambda text: console.print(text, **plain) if enabled else None,
-        )
+        yield Shown(advance=lambda steps: bar.advance(task, steps), say=say)
