@@ -631,6 +631,28 @@ def test_derivatives_are_built_of_some_rows_and_some_examples(monkeypatch, entri
     assert {part.start for _, part in seen} > {0}
 
 
+@pytest.mark.parametrize("budget", [5 * 10**5, 10**5])
+def test_derivatives_that_are_built_take_a_small_part_of_the_budget(monkeypatch, budget):
+    model, data = build(convolution), networks.inputs(40, 2, 6, 6)
+    built, taken, jacobian = [], [], uses.Convolution.jacobian
+
+    def noted(use, g, part, examples=uses.ALL):
+        u = jacobian(use, g, part, examples)
+        built.append(u.nbytes)
+        return u
+
+    monkeypatch.setattr(uses.Convolution, "jacobian", noted)
+    for max_memory in (None, budget):
+        given = {"quantities": ("fisher", "variance_score_squared"), "max_memory": max_memory}
+        taken.append(fimsym.analyze(model, data, "categorical", progress=False, **given))
+        if max_memory is None:
+            assert max(built) > budget / 24
+            built.clear()
+    assert max(built) <= budget / 24
+    for one, other in zip(*(found.values.values() for found in taken), strict=True):
+        torch.testing.assert_close(flat(other), flat(one), rtol=1e-11, atol=1e-16)
+
+
 class Grouped(nn.Module):
     """One weight in two convolutions, of two and of three groups."""
 

@@ -43,6 +43,7 @@ class Chunk:
         law: Whose mean was subtracted from them, if any.
         sums: What is added to.
         count: How many inputs it holds already.
+        limit: Budget in bytes.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Chunk:
         law: Classes | None,
         sums: Accumulator,
         count: int,
+        limit: int,
     ):
         self.head = head
         self.blocks = blocks
@@ -65,6 +67,7 @@ class Chunk:
         self.law = law
         self.sums = sums
         self.count = count
+        self.limit = limit
         self.h: Tensor = graph.h.detach()
         self.batch: int = len(self.h)
         self.values = Values(head, asked, self.h, law)
@@ -213,7 +216,8 @@ class Chunk:
         """Build u of some rows of the parameter and some examples at a time, and add them up."""
         places = self.places(uses)
         row = uses[0].shape[1:].numel()
-        for part, examples in parts(uses, self.batch, directions.number(self.h, self.law)):
+        taken = self.batch, directions.number(self.h, self.law)
+        for part, examples in parts(uses, *taken, self.limit // self.h.element_size()):
 
             def built(part=part, examples=examples):
                 found = (use.jacobian(g, part, examples) for use, g in places)

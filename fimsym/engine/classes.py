@@ -165,7 +165,7 @@ class Classes:
         fisher = _weighted_sum(p, square, out.get("fisher"))
         found = {"fisher": fisher.squeeze(1)}
         if with_variance:
-            excess = square.sub_(fisher).square_()
+            excess = _square_of_difference(square, fisher)
             if summed and p.numel() <= LONGEST:
                 p, excess = p.reshape(1, 1, -1), excess.reshape(1, -1, excess.shape[-1])
             name = "variance_score_squared"
@@ -249,6 +249,11 @@ def _weighted_sum(p: Tensor, values: Tensor, out: Tensor | None = None) -> Tenso
     if p.shape[-1] > LONGEST:
         return torch.sum(p.mT * values, 1, keepdim=True, out=out)
     return torch.bmm(p, values, out=out)
+
+
+def _square_of_difference(x: Tensor, y: Tensor) -> Tensor:
+    """Set x to (x − y)², in one pass over memory, and return it."""
+    return torch.ops.aten.mse_loss.out(x, y, 0, out=x)
 
 
 def log_sum_of_others(h: Tensor) -> Tensor:

@@ -150,7 +150,8 @@ class Roads:
             if graph.loops or not self.alignment.holds(graph, uses, found, inputs, law):
                 self.alignment.forget(graph)
                 uses = {}
-        chunk = Chunk(self.head, self.asked, self.blocks, graph, start, found, law, sums, count)
+        at = graph, start, found, law, sums, count
+        chunk = Chunk(self.head, self.asked, self.blocks, *at, self.limit)
         second = self.curvatures.of(graph, inputs, law) if self.second else None
         later = {} if second is None else self._bent(uses, chunk, second, inputs)
         rest = set(self.network.names) - uses.keys()

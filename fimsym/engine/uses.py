@@ -24,8 +24,10 @@ from typing_extensions import override
 from fimsym.engine.memory import at_a_time
 
 ALL = slice(None)
-_BLOCK = 2**19
-"""Entries of u that are built at a time."""
+_BLOCK = 2**21
+"""Most entries of u that are built at a time: with fewer, operations take longer to start."""
+_SHARE = 24
+"""How many times the memory of these entries must fit into the budget."""
 _FEW = 8
 """Examples below which sums over them cost as much as what is summed."""
 
@@ -277,14 +279,22 @@ def split_rows(rows: Tensor, batch: int, order: str) -> Tensor:
     return rows.reshape(-1, batch, *rows.shape[1:]).transpose(0, 1)
 
 
-def parts(uses: Sequence[Use], batch: int, outputs: int) -> Iterator[tuple[slice, slice]]:
+def parts(
+    uses: Sequence[Use], batch: int, outputs: int, limit: int
+) -> Iterator[tuple[slice, slice]]:
     """Yield ranges of a parameter's first axis and of examples whose u is built at a time.
 
     Rather few examples than few rows: a product of whole rows is faster.
+
+    Args:
+        uses: All uses of the parameter.
+        batch: Number of examples.
+        outputs: Number of gradients of each.
+        limit: Entries of u that the budget has memory for.
     """
     height, row = uses[0].shape[:1].numel(), outputs * uses[0].shape[1:].numel()
     unit = unit_of(uses)
-    entries = at_a_time(_BLOCK, device_of(uses))
+    entries = min(at_a_time(_BLOCK, device_of(uses)), limit // _SHARE)
     size = max(1, entries // max(1, min(_FEW, batch) * row * unit)) * unit
     most = max(1, entries // max(1, row * min(size, height)))
     return itertools.product(_even(height, size, unit), _even(batch, most))
