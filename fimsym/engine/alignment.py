@@ -57,7 +57,7 @@ class Alignment:
         self._known: ChainMap[tuple, Known] = ChainMap({}, self._lasting)
         self._lately: tuple[Callable[[], Graph | None], Known] = lambda: None, Known({})
         self._generator = torch.Generator().manual_seed(0)
-        self._compared: dict[Hashable, int] = {}
+        self._compared: dict[Hashable, dict[Hashable, int]] = {}
 
     def uses(self, graph: Graph, inputs: Tensor) -> dict[str, list[Use]]:
         """Return every use of each parameter for which all are known, with their orders."""
@@ -130,10 +130,14 @@ class Alignment:
         """
         if len(inputs) <= 1:
             return False
-        known = self._known.get(self._key(graph))
-        counts = self._compared if known is None or not known.sure else known.compared
-        key = _key(graph), way, len(inputs) if swept else 0
-        counts[key] = number = counts.get(key, 0) + 1
+        whole = self._key(graph)
+        known = self._known.get(whole)
+        if known is not None and known.sure:
+            counts = known.compared
+        else:
+            counts = self._compared.setdefault(whole, {})
+        kind = way, len(inputs) if swept else 0
+        counts[kind] = number = counts.get(kind, 0) + 1
         return math.log(number, 4).is_integer()
 
     def holds(
