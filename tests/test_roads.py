@@ -631,6 +631,36 @@ def test_derivatives_are_built_of_some_rows_and_some_examples(monkeypatch, entri
     assert {part.start for _, part in seen} > {0}
 
 
+class Branches(nn.Module):
+    """Inputs take one layer or the other, by their sign."""
+
+    def __init__(self):
+        super().__init__()
+        self.plus, self.minus, self.last = nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        z = x.new_zeros(*x.shape[:-1], 5)
+        for layer, taken in ((self.plus, x.sum((1, 2)) > 0), (self.minus, x.sum((1, 2)) <= 0)):
+            rows = taken.nonzero().squeeze(1)
+            if len(rows):
+                z = z.index_put((rows,), torch.tanh(layer(x[rows])))
+        return self.last(z.mean(1))
+
+
+@pytest.mark.parametrize("quantities", [("fisher",), "all"])
+@pytest.mark.parametrize("positions", [1, 3])
+def test_inputs_that_do_not_reach_a_parameter_count_for_its_variance(positions, quantities):
+    model, x = build(Branches), networks.inputs(40, positions, 4)
+    x = x[x.sum((1, 2)).argsort(descending=True)]
+    alone = [enumeration.moments("categorical", model, one[None])["fisher"] for one in x]
+    given = {"quantities": quantities, "max_memory": "6kB", "progress": False}
+    found = fimsym.analyze(model, x, "categorical", **given)
+    assert {"structured"} < set(found.roads.values()) or positions == 1
+    truth = torch.stack(alone)
+    torch.testing.assert_close(flat(found.fisher), truth.mean(0), rtol=1e-10, atol=1e-15)
+    torch.testing.assert_close(flat(found.spread), truth.var(0), rtol=1e-9, atol=1e-17)
+
+
 @pytest.mark.parametrize("budget", [5 * 10**5, 10**5])
 def test_derivatives_that_are_built_take_a_small_part_of_the_budget(monkeypatch, budget):
     model, data = build(convolution), networks.inputs(40, 2, 6, 6)

@@ -85,6 +85,12 @@ class Accumulator:
                 self._merge_by_parts(self.squares, block, count, batch, total, spread)
             _add(self.sums[quantity], block, total)
 
+    def add_zeros(self, block: slice, count: int, batch: int) -> None:
+        """Add a batch in which every value of some parameters is zero; see `add`."""
+        if self.squares is not None:
+            zeros = self.squares.new_zeros(1).expand(block.stop - block.start)
+            self._merge_by_parts(self.squares, block, count, batch, zeros, zeros)
+
     def saved(self, touched: Iterable[tuple[slice, slice | Tensor]]) -> Callable[[], None]:
         """Return a function that puts some parameters' sums back to what they are now.
 

@@ -42,7 +42,7 @@ class Bent:
         """Return the work that a parameter takes."""
         uses = [use for use in uses if self._chunk.reaches(use)]
         if not uses:
-            return []
+            return [functools.partial(self._chunk.add_zeros, name)]
         if len(uses) == 1 and isinstance(uses[0], Lookup):
             return self._units_of_table(name, uses[0])
         unit = unit_of(uses)
