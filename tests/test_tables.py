@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import fimsym
-from fimsym.engine import bent, tables
+from fimsym.engine import accumulate, bent
 from fimsym.engine.work import Work
 from tests.networks import build
 
@@ -31,13 +31,13 @@ def fisher_by_example(model, tokens, name):
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("entries", [64, 2**17])  # rows are added in five bands, and in one
+@pytest.mark.parametrize("entries", [64, 2**17])  # of the table, in five bands and in one
 @pytest.mark.parametrize("padding", [None, 3])
 @pytest.mark.parametrize("batches", [1, 2])
 def test_a_table_cut_into_tiles_has_the_variance_of_its_inputs(
     padding, batches, entries, monkeypatch
 ):
-    monkeypatch.setattr(tables, "_ENTRIES", entries)
+    monkeypatch.setattr(accumulate, "_ENTRIES", entries)
     tokens = torch.randint(40, (12, 20), generator=torch.Generator().manual_seed(0))
     tokens[:, :2] = torch.tensor([5, 3])  # rows that all examples look up
     model = build(lambda: Words(padding))
@@ -76,3 +76,27 @@ def test_what_a_stopped_chunk_added_to_a_table_is_taken_out_again(monkeypatch):
     for name, value in once.values.items():
         torch.testing.assert_close(found.values[name]["e.weight"], value["e.weight"])
     torch.testing.assert_close(found.spread["e.weight"], once.spread["e.weight"])
+
+
+class Sometimes(Words):
+    """Looks words up once more for sentences that begin with a small number, if there are any."""
+
+    def forward(self, tokens):
+        z, small = self.e(tokens), (tokens[:, :1] < 20).unsqueeze(2)
+        if small.any():
+            z = z + small * self.e(tokens.flip(1)).sin()
+        return self.b(torch.tanh(self.a(z)).mean(1))
+
+
+@pytest.mark.parametrize("quantities", [("fisher",), "all"])
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_table_that_is_looked_up_once_or_twice_from_chunk_to_chunk(descending, quantities):
+    tokens = torch.randint(40, (24, 5), generator=torch.Generator().manual_seed(2))
+    tokens = tokens[tokens[:, 0].argsort(descending=descending)]
+    model = build(Sometimes)
+    one_by_one = fisher_by_example(model, tokens, "e.weight")
+    given = {"family": "categorical", "progress": False, "max_memory": "20kB"}
+    found = fimsym.analyze(model, tokens, quantities=quantities, **given)
+    torch.testing.assert_close(found.fisher["e.weight"], one_by_one.mean(0), rtol=1e-9, atol=1e-16)
+    spread = found.input_variance["e.weight"]
+    torch.testing.assert_close(spread, one_by_one.var(0), rtol=1e-9, atol=1e-16)

@@ -29,18 +29,25 @@ class Accumulator:
         size: Number of parameters.
         device: Where the sums are kept.
         spread: Whether the variance over inputs is wanted.
-
-    Attributes:
-        sums: Σ_x of every quantity, [param].
-        squares: Σ_x (I(x) − Ī)² of "fisher", [param]; None if not wanted.
     """
 
     def __init__(
         self, quantities: tuple[str, ...], size: int, device: torch.device, spread: bool = True
     ):
-        zeros = functools.partial(torch.zeros, size, dtype=torch.float64, device=device)
-        self.sums = {quantity: zeros() for quantity in quantities}
-        self.squares = zeros() if spread and "fisher" in quantities else None
+        self._zeros = functools.partial(torch.zeros, size, dtype=torch.float64, device=device)
+        self._quantities = quantities
+        self._spread = spread and "fisher" in quantities
+        self._held: dict[tuple[int, int], Tensor] = {}
+
+    @functools.cached_property
+    def sums(self) -> dict[str, Tensor]:
+        """Σ_x of every quantity, [param]; they take memory once something is added."""
+        return {quantity: self._zeros() for quantity in self._quantities}
+
+    @functools.cached_property
+    def squares(self) -> Tensor | None:
+        """Σ_x (I(x) − Ī)² of "fisher", [param]; None if not wanted."""
+        return self._zeros() if self._spread else None
 
     def add(self, block: slice | Tensor, count: int, values: Mapping[str, Tensor]) -> None:
         """Add the values [batch, param] of a batch, with `count` inputs already added.
@@ -48,6 +55,7 @@ class Accumulator:
         `block` says which parameters they are, a range or distinct places. All but "fisher" may
         be summed over some of the batch.
         """
+        self._settle(block, count)
         for quantity, value in values.items():
             if quantity == "fisher" and self.squares is not None:
                 value = value.double()
@@ -61,8 +69,8 @@ class Accumulator:
     def add_totals(
         self,
         block: slice | Tensor,
-        count: int | Tensor,
-        batch: int | Tensor,
+        count: int,
+        batch: int,
         totals: Mapping[str, Tensor],
         spread: Tensor | None,
     ) -> None:
@@ -70,14 +78,15 @@ class Accumulator:
 
         Args:
             block: Which parameters they are.
-            count: Number of inputs already added; float64 [param] if it is not the same for all.
-            batch: Number of inputs that are added, likewise.
+            count: Number of inputs already added.
+            batch: Number of inputs that are added.
             totals: The sums.
             spread: The sum of squares.
 
         Raises:
             ValueError: the squares are wanted and not given.
         """
+        self._settle(block, count)
         for quantity, total in totals.items():
             if quantity == "fisher" and self.squares is not None:
                 if spread is None:
@@ -85,28 +94,73 @@ class Accumulator:
                 self._merge_by_parts(self.squares, block, count, batch, total, spread)
             _add(self.sums[quantity], block, total)
 
+    def add_rows(
+        self,
+        block: slice,
+        width: int,
+        rows: Tensor,
+        columns: slice,
+        totals: Mapping[str, Tensor],
+        numbers: tuple[Tensor, Tensor] | None,
+        spread: Tensor | None,
+    ) -> None:
+        """Add sums [row, column] over those inputs that look up some rows of a table.
+
+        Args:
+            block: The table's range.
+            width: Number of its columns.
+            rows: Which rows, each once.
+            columns: Which columns.
+            totals: The sums.
+            numbers: How many inputs the squares of these rows hold, see `held`, and how many
+                are added, [row, 1] each, if squares are wanted.
+            spread: The sum of squares of "fisher" about its mean, likewise.
+        """
+
+        def add(sums, total):
+            sums[block].view(-1, width)[:, columns][rows] += total
+
+        if self.squares is not None and numbers is not None and spread is not None:
+            count, batch = numbers
+            before = self.sums["fisher"][block].view(-1, width)[:, columns][rows]
+            add(self.squares, spread + _between(totals["fisher"], batch, before, count))
+        for quantity, total in totals.items():
+            add(self.sums[quantity], total)
+
     def add_zeros(self, block: slice, count: int, batch: int) -> None:
         """Add a batch in which every value of some parameters is zero; see `add`."""
+        self._settle(block, count)
         if self.squares is not None:
             zeros = self.squares.new_zeros(1).expand(block.stop - block.start)
             self._merge_by_parts(self.squares, block, count, batch, zeros, zeros)
 
-    def saved(self, touched: Iterable[tuple[slice, slice | Tensor]]) -> Callable[[], None]:
-        """Return a function that puts some parameters' sums back to what they are now.
+    def held(self, block: slice, height: int, count: int) -> Tensor | None:
+        """Return how many inputs the squares of every row of a table hold, [row], to add to.
+
+        The others are zeros of which the squares are still to be told; None without squares.
 
         Args:
-            touched: Ranges of parameters, with the places in each whose sums will change; squares
-                may change all over the range.
+            block: The table's range.
+            height: Number of rows.
+            count: Number of inputs before the batch that is added.
         """
-        kept = []
-        for block, places in touched:
-            kept += [(places, values, values[places].clone()) for values in self.sums.values()]
-            if self.squares is not None:
-                kept.append((block, self.squares, self.squares[block].clone()))
+        if self.squares is None:
+            return None
+        key = block.start, block.stop
+        if key not in self._held:
+            self._held[key] = self.squares.new_full((height,), float(count))
+        return self._held[key]
+
+    def saved(self, touched: Iterable[slice | Tensor]) -> Callable[[], None]:
+        """Return a function that puts the sums at some places back to what they are now."""
+        sums = [*self.sums.values(), *(() if self.squares is None else (self.squares,))]
+        kept = [(values, places, values[places].clone()) for places in touched for values in sums]
+        held = {key: numbers.clone() for key, numbers in self._held.items()}
 
         def restore():
-            for place, values, old in kept:
-                values[place] = old
+            self._held = held
+            for values, places, old in kept:
+                values[places] = old
 
         return restore
 
@@ -117,7 +171,9 @@ class Accumulator:
         return torch.equal(self.sums[one], self.sums[other])
 
     def means(self, count: int, infinite: Collection[str] = ()) -> dict[str, Tensor]:
-        """Turn the sums into means over `count` inputs; nothing may be added afterwards.
+        """Turn the sums into means over `count` inputs, and complete the squares.
+
+        Nothing may be added afterwards.
 
         Args:
             count: Number of inputs.
@@ -126,6 +182,7 @@ class Accumulator:
         Raises:
             DomainError: a sum is not finite.
         """
+        self._settle(slice(None), count)
         for quantity, total in self.sums.items():
             if quantity in infinite:
                 continue
@@ -146,6 +203,7 @@ class Accumulator:
             count: Number of inputs n.
             reference: c, [param]; None without squares.
         """
+        self._settle(slice(None), count)
         parts = list(self.sums.values())
         if self.squares is not None and reference is not None:
             parts.append(self.squares + self._shift(count, reference))
@@ -168,6 +226,24 @@ class Accumulator:
             return torch.zeros_like(reference)
         return (self.sums["fisher"] / count - reference).square() * count
 
+    def _settle(self, block: slice | Tensor, count: int) -> None:
+        """Tell the squares of tables that a block overlaps of zeros, up to so many inputs."""
+        for start, stop in list(self._held):
+            if isinstance(block, Tensor):
+                apart = not bool(((block >= start) & (block < stop)).any())
+            else:
+                apart = (block.start or 0) >= stop or (block.stop or stop) <= start
+            if apart:
+                continue
+            numbers = self._held.pop((start, stop))
+            width = (stop - start) // len(numbers)
+            rows = max(1, at_a_time(_ENTRIES, numbers.device) // width)
+            for first in range(0, len(numbers), rows):
+                before = numbers[first : first + rows].repeat_interleave(width)
+                zeros = before.new_zeros(1).expand(before.shape)
+                some = slice(start + first * width, start + first * width + len(before))
+                self._merge(self.squares, some, before, count - before, zeros, zeros)
+
     def _merge_by_parts(self, squares, block, count, batch, total, spread):
         """Merge so many parameters at a time that they stay in the cache."""
         length, entries = len(total), at_a_time(_ENTRIES, total.device)
@@ -177,15 +253,12 @@ class Accumulator:
         for first in range(0, length, entries):
             some = slice(first, min(first + entries, length))
             there = slice(block.start + some.start, block.start + some.stop)
-            before = count[some] if isinstance(count, Tensor) else count
-            added = batch[some] if isinstance(batch, Tensor) else batch
-            self._merge(squares, there, before, added, total[some], spread[some])
+            self._merge(squares, there, count, batch, total[some], spread[some])
 
     def _merge(self, squares, block, count, batch, total, spread):
         """Add a batch's sum of squares about its mean to those about the mean of all."""
         if isinstance(count, Tensor) or count:
-            shift = total / _or_one(batch) - self.sums["fisher"][block] / _or_one(count)
-            spread = spread + shift.square() * (count * batch / _or_one(count + batch))
+            spread = spread + _between(total, batch, self.sums["fisher"][block], count)
         _add(squares, block, spread)
 
 
@@ -195,6 +268,19 @@ def _add(sums: Tensor, block: slice | Tensor, total: Tensor) -> None:
         sums[block].add_(total)
     else:
         sums[block] += total
+
+
+def _between(total: Tensor, batch: int | Tensor, held: Tensor, count: int | Tensor) -> Tensor:
+    """Return what the squares about the means of two groups are less than about that of both.
+
+    Args:
+        total: Sum of one group.
+        batch: Its number.
+        held: Sum of the other.
+        count: Its number.
+    """
+    shift = total / _or_one(batch) - held / _or_one(count)
+    return shift.square_() * (count * batch / _or_one(count + batch))
 
 
 def _or_one(number: int | Tensor) -> int | Tensor:

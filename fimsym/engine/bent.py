@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import Second
-from fimsym.engine.tables import numbers, put, slots_of
+from fimsym.engine.tables import put, seen, slots_of
 from fimsym.engine.tiles import Tile, tiles
 from fimsym.engine.uses import Lookup, Use, split_rows, unit_of
 from fimsym.engine.work import Unit
@@ -107,7 +107,11 @@ class Bent:
         with torch.no_grad():
             chunk, (some, columns) = self._chunk, tile
             ((_, g),) = self._places(name, [use])
-            held = numbers(slots, some, use.shape[0], chunk.count)
+            block, height = chunk.blocks[name], use.shape[0]
+            held = chunk.sums.held(slice(block.start, block.stop), height, chunk.count)
+            now = None if held is None else held + seen(slots[:, : some.start], height)
+            if held is not None and last:
+                held += seen(slots, height)
             slots = slots[:, some]
             example, slot = (slots >= 0).nonzero(as_tuple=True)
             v = self._expansion.looked_up(name, owner, slots, columns)
@@ -117,6 +121,6 @@ class Bent:
             v = torch.zeros_like(u) if v is None else v[example, :, slot]
             values = chunk.values.of_bent(u, v, example)
             row = slots[example, slot]
-            put(chunk.sums, chunk.blocks[name], use.shape, row, columns, values, held)
+            put(chunk.sums, block, use.shape, row, columns, values, now)
             if last:
                 self._release()

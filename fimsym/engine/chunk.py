@@ -22,7 +22,7 @@ from fimsym.engine.head import Head
 from fimsym.engine.network import Block
 from fimsym.engine.precision import vanish
 from fimsym.engine.sweep import Sweep
-from fimsym.engine.tables import pairs_of, put
+from fimsym.engine.tables import pairs_of, put, seen
 from fimsym.engine.uses import Affine, Lookup, Product, Use, parts
 from fimsym.engine.values import Values
 
@@ -254,8 +254,10 @@ class Chunk:
         """Add the quantities of a table, for those rows that each example looks up."""
         found = pairs_of(use, self._of_use(use))
         values, columns = self.values.of(found.u, found.example), slice(0, use.shape[1])
-        held = self.count, self.batch
+        held = self.sums.held(slice(block.start, block.stop), use.shape[0], self.count)
         put(self.sums, block, use.shape, found.row, columns, values, held)
+        if held is not None:
+            held += seen(found.row, use.shape[0])
 
     def _put(self, where: slice | Tensor, totals, spread) -> None:
         totals = {quantity: total.flatten() for quantity, total in totals.items()}

@@ -52,14 +52,14 @@ class Prepared:
     Attributes:
         add: Adds what takes little.
         later: Work that second derivatives of shared parameters take, by parameter.
-        touched: Where that work adds to the sums, see `Accumulator.saved`.
+        touched: Where that work adds to the sums.
         rest: Parameters that are left to the functional road.
         second: Second derivatives of the inputs, if any are wanted.
     """
 
     add: Callable[[], None]
     later: dict[str, list[Unit]]
-    touched: list[tuple[slice, slice | Tensor]]
+    touched: list[slice | Tensor]
     rest: set[str]
     second: Second | None
 
@@ -168,13 +168,12 @@ class Roads:
         touched = [self._touched(name, uses[name]) for name in later]
         return Prepared(add, later, touched, rest, second)
 
-    def _touched(self, name: str, uses: list[Use]) -> tuple[slice, slice | Tensor]:
-        """Return the range of a parameter, and where in it its uses add to the sums."""
+    def _touched(self, name: str, uses: list[Use]) -> slice | Tensor:
+        """Return where in the sums the uses of a parameter add."""
         block = self.blocks[name]
-        whole = slice(block.start, block.stop)
         if len(uses) == 1 and isinstance(uses[0], Lookup):
-            return whole, places_of(uses[0], block)
-        return whole, whole
+            return places_of(uses[0], block)
+        return slice(block.start, block.stop)
 
     def _bent(
         self, uses: dict[str, list[Use]], chunk: Chunk, second: Second, inputs: Tensor

@@ -209,7 +209,7 @@ class Run:
         units |= prepared.later
         blocks = (self.roads.blocks[name] for name in rest)
         wholes = [slice(block.start, block.stop) for block in blocks]
-        put_back = self.sums.saved([*prepared.touched, *zip(wholes, wholes, strict=True)])
+        put_back = self.sums.saved([*prepared.touched, *wholes])
         taped = self.functional.along_tape
 
         def restore() -> None:
