@@ -1,4 +1,5 @@
 import importlib.util
+import signal
 
 import pytest
 import torch
@@ -7,6 +8,10 @@ from tests.cases import CASES
 
 # Small operations are faster and steadier on one thread, and tests run in parallel.
 torch.set_num_threads(1)
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, which some of them send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Packages that are compared with: `make peers` installs them.
 PEERS = ("backpack", "curvlinops", "laplace", "nngeometry")
