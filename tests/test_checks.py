@@ -1,5 +1,7 @@
 """Examples are independent: which rows are run again, and what that finds."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -27,6 +29,17 @@ class Watched(nn.Module):
         return h + (x[:, :1] > 50) * h.mean(0)
 
 
+class Alone(nn.Linear):
+    """A layer, and a norm by the statistics of the batch."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.sizes = []
+
+    def forward(self, x):
+        return nn.functional.batch_norm(super().forward(x), None, None, training=True)
+
+
 def checked(model, x, size):
     """Look at chunks of `size` inputs; return the sizes of all that is run for that."""
     network = Network(model)
@@ -46,24 +59,30 @@ def marked(count, first):
     return x
 
 
-@pytest.mark.parametrize("size", [3, 22, 64, 300, 2048])
-def test_one_row_in_sixteen_runs_again_in_batches_at_most_half_as_large(size):
+@pytest.mark.parametrize("size", [2, 16, 22, 64, 300, 2048])
+def test_one_row_in_sixteen_of_every_chunk_runs_again(size):
     sizes = checked(build(Watched), inputs(2048, 4), size)
-    again = sizes[-(-64 // size) :]
-    assert again
-    assert max(again) <= (size + 1) // 2
-    rare = min(16, size // 2) / 16
-    assert 0.5 * rare * 2048 / 16 <= sum(again) <= 1.2 * 2048 / 16
+    alone, chunks = -(-64 // size), -(-2048 // size)
+    again = sizes[alone:]
+    assert chunks - alone <= len(again) <= chunks
+    assert set(again) <= {size // 16, -(-size // 16), again[0], again[-1]}
+    assert all(0 < count < size for count in again)
 
 
 @pytest.mark.parametrize(("count", "size"), [(66, 66), (90, 22), (200, 200), (200, 50), (700, 9)])
 def test_rows_that_take_others_are_found_wherever_they_begin(count, size):
-    for first in (0, 1, 63):
-        with pytest.raises(fimsym.DomainError, match="the rest of the batch"):
+    for first in (0, 1, 63, 64):
+        with pytest.raises(fimsym.DomainError, match="the rest of the batch") as raised:
             checked(build(Watched), marked(count, first), size)
-    if count > 100:
-        with pytest.raises(fimsym.DomainError, match="the rest of the batch"):
-            checked(build(Watched), marked(count, 64), size)
+        row = int(re.search(r"for input (\d+)", str(raised.value))[1])
+        assert row == first if first < 64 else 64 <= row < count
+
+
+def test_a_layer_that_cannot_take_one_input_alone():
+    model = build(lambda: Alone(4, 3))
+    for count in (2, 64, 65, 200):
+        with pytest.raises(fimsym.DomainError, match="examples to be independent"):
+            checked(model, inputs(count, 4), count)
 
 
 @pytest.mark.parametrize("size", [1, 2, 64, 65, 500])

@@ -13,11 +13,12 @@ from torch.autograd.function import BackwardCFunction
 from fimsym.engine import graph as graphs
 from fimsym.engine.graph import Graph, walk
 from fimsym.engine.network import Network
-from fimsym.errors import DomainError, ShapeError, UnsupportedError
+from fimsym.errors import DomainError, ShapeError, UnsupportedError, reason
 
 _RUN_ALONE = 64
-_EVERY = 256
-_AT_A_TIME = 16
+_SPARED = 16
+_FAILURES = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
+"""What a forward pass may raise that needs more than one input, or cannot be vmapped."""
 _UNUSED: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
 
 
@@ -176,12 +177,12 @@ def _first_not_finite(network: Network, inputs: Tensor) -> str:
 def check_examples_independent(network: Network, inputs: Tensor, h: Tensor, first_row: int) -> None:
     """Raise DomainError if h is random, or if a row of it depends on the rest of the batch.
 
-    The first rows of the data are run one by one, and some of every 256 later ones in a smaller
-    batch.
+    The first rows of the data are run one by one, and some of the later ones in a smaller batch.
     """
     tolerance = 1e3 * torch.finfo(h.dtype).eps * (1 + h.abs().max())
     alone = max(0, min(len(inputs), _RUN_ALONE - first_row)) if len(inputs) > 1 else 0
-    later = _in_smaller_batch(first_row, len(inputs), alone)
+    later = range(alone, len(inputs))
+    later = later[first_row % max(1, min(_SPARED, len(later))) :: _SPARED]
     with torch.no_grad():
         suspects = _differing_alone(network, inputs[:alone], h[:alone], tolerance)
         rows = torch.tensor([*suspects, *later], dtype=torch.long, device=h.device)
@@ -192,30 +193,21 @@ def check_examples_independent(network: Network, inputs: Tensor, h: Tensor, firs
                 row = first_row + int(rows[far][0])
                 _raise_dependent(network, some, row, tolerance)
         for row in suspects:
-            if (network.forward(inputs[row : row + 1])[0] - h[row]).abs().max() > tolerance:
+            try:
+                one = network.forward(inputs[row : row + 1])
+            except _FAILURES as error:
+                raise DomainError(
+                    f"the model fails on input {first_row + row} alone ({reason(error)}); expected "
+                    "examples to be independent. Normalise with stored statistics, not the batch's."
+                ) from error
+            if (one[0] - h[row]).abs().max() > tolerance:
                 _raise_dependent(network, inputs, first_row + row, tolerance)
-
-
-def _in_smaller_batch(first_row: int, batch: int, alone: int) -> range:
-    """Return the rows of a chunk that are run once more, at most half of them, rounded up.
-
-    One row in every 256 marks a chunk, and the more rows of it are run the more marks it has. A
-    single row that comes first shows whether h is random.
-    """
-    if first_row == 0 and batch == 1:
-        return range(1)
-    before, after = (-((_RUN_ALONE - end) // _EVERY) for end in (first_row, first_row + batch))
-    marks, later = max(0, after) - max(0, before), range(alone, batch)
-    if not marks or not later:
-        return range(0)
-    step = max(2, len(later) // (_AT_A_TIME * marks))
-    return later[first_row % min(step, len(later)) :: step]
 
 
 def _differing_alone(network: Network, inputs: Tensor, h: Tensor, tolerance: Tensor) -> list[int]:
     """Return which rows seem to have another h alone; all if not all of it can be vmapped."""
     if len(h):
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(*_FAILURES):
             one = torch.vmap(lambda x: network.forward(x.unsqueeze(0)).squeeze(0))
             far = (one(inputs) - h).abs().amax(1) > tolerance
             return far.nonzero().flatten().tolist()
