@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import fimsym
+from fimsym.engine import graph, sweep
 from fimsym.engine.alignment import _OF_MODELS, Alignment
 from tests.networks import build, flat, inputs
 from tests.reference import enumeration
@@ -197,11 +198,84 @@ def test_what_rules_place_is_compared_less_often_from_call_to_call(comparisons):
 def test_every_size_and_way_is_compared_in_the_first_call_that_takes_it(comparisons):
     model = build(lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(),
                                         nn.Linear(9, 3)))  # fmt: skip
-    for size in (9, 5, 9, 5):
+    for size in (9, 5, 5, 9):
         measured(model, inputs(size, 2, 4), ("fisher",))
     assert comparisons == [9, 5]
     measured(model, inputs(9, 2, 4), ("fisher", "bounds"))
     assert comparisons == [9, 5, 9]
+
+
+def test_matrix_products_are_compared_at_one_size_for_all(comparisons):
+    model = build(perceptron)
+    for size in (9, 5, 7):
+        measured(model, inputs(size, 4), ("fisher",))
+    assert comparisons == [9]
+
+
+def test_a_comparison_that_was_broken_off_is_made_in_the_next_call(monkeypatch, comparisons):
+    model, apart = build(perceptron), Alignment._apart
+    monkeypatch.setattr(Alignment, "_apart", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        measured(model, inputs(9, 4), ("fisher",))
+    monkeypatch.setattr(Alignment, "_apart", apart)
+    for _ in range(2):
+        measured(model, inputs(9, 4), ("fisher",))
+    assert comparisons == [9, 9]
+
+
+class Batched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 5)
+        self.last = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last(self.second(self.norm(self.first(x))).softmax(-1))
+
+
+def test_batched_passes_that_were_wrong_are_not_taken_again(monkeypatch):
+    real, batched = sweep.batched_vjp, []
+
+    def crossed(edge, ends, seeds):
+        batched.append(len(seeds))
+        found = real(edge, ends, seeds)
+        return [g.transpose(0, 1).clone() if g.shape[:2] == (3, 3) else g for g in found]
+
+    monkeypatch.setattr(sweep, "batched_vjp", crossed)
+    model, x = build(Batched), inputs(3, 4)
+    truth = enumeration.moments("categorical", model, x)["fisher"]
+    for _ in range(6):
+        found = measured(model, x, ("fisher",)).fisher
+        torch.testing.assert_close(flat(found), truth, rtol=1e-9, atol=1e-14)
+    assert len(batched) == 1
+
+
+class Distances(nn.Module):
+    """Distances to points: batched passes through them are wrong in torch 2.13."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.points = nn.Linear(4, 5), nn.Parameter(torch.randn(6, 5))
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last((-torch.cdist(self.layer(x), self.points, p=1)).exp())
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("max_memory", [None, "2kB"])
+def test_batched_passes_of_operations_without_a_rule_are_compared_in_every_chunk(
+    monkeypatch, max_memory, known
+):
+    if not known:
+        monkeypatch.setattr(graph, "_BATCHED_BADLY", set())
+    model, x = build(Distances), inputs(40, 4)
+    given = {"quantities": ("fisher",), "max_memory": max_memory, "progress": False}
+    for _ in range(2):
+        found = fimsym.analyze(model, x, "categorical", **given).fisher
+        for name, value in found.items():
+            truth = enumeration.fisher_by_example(model, x, name).mean(0)
+            torch.testing.assert_close(value, truth, rtol=1e-9, atol=1e-14)
 
 
 def test_what_data_may_change_is_compared_in_every_call(comparisons):

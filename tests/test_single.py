@@ -37,6 +37,9 @@ def test_scaled_values_equal_the_evaluator(name):
                 torch.testing.assert_close(value, expected[quantity], rtol=1e-11, atol=0)
         for quantity, value in out.items():
             torch.testing.assert_close(value, expected[quantity], rtol=1e-11, atol=0)
+        one = head.values(BOTH, h, torch.ones_like(u[..., :1]), None)
+        for quantity, value in found.moments_of_outputs().items():
+            torch.testing.assert_close(value, one[quantity], rtol=1e-11, atol=0)
     assert taken
 
 

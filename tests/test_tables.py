@@ -8,6 +8,7 @@ import fimsym
 from fimsym.engine import accumulate, bent
 from fimsym.engine.work import Work
 from tests.networks import build
+from tests.reference.enumeration import fisher_by_example
 
 
 class Words(nn.Module):
@@ -18,17 +19,6 @@ class Words(nn.Module):
 
     def forward(self, tokens):
         return self.b(torch.tanh(self.a(self.e(tokens))).mean(1))
-
-
-def fisher_by_example(model, tokens, name):
-    """Return I of a parameter for every example, by autograd and Σ_c p_c (u_c − ū)²."""
-    parameter, found = model.get_parameter(name), []
-    for example in tokens:
-        h = model(example[None])[0]
-        u = torch.stack([torch.autograd.grad(one, parameter, retain_graph=True)[0] for one in h])
-        p = h.detach().softmax(0).reshape(-1, *[1] * parameter.ndim)
-        found.append((p * (u - (p * u).sum(0)).square()).sum(0))
-    return torch.stack(found)
 
 
 @pytest.mark.parametrize("entries", [64, 2**17])  # of the table, in five bands and in one

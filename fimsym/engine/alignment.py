@@ -28,7 +28,7 @@ from fimsym.engine.backward import at_nodes
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Network
-from fimsym.engine.probe import Known, agreeing, near, ordered, random_weights
+from fimsym.engine.probe import Known, agreeing, loose, near, ordered, random_weights
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.uses import Use, split_rows
 
@@ -52,12 +52,14 @@ class Alignment:
 
     def __init__(self, network: Network):
         self._network = network
-        self._network_key = network.theta.dtype, tuple(network.shapes.items())
+        shapes = tuple(network.shapes.items())
+        self._network_key = network.theta.dtype, network.theta.device.type, shapes
         self._lasting = _OF_MODELS.setdefault(network.model, {})
         self._known: ChainMap[tuple, Known] = ChainMap({}, self._lasting)
         self._lately: tuple[Callable[[], Graph | None], Known] = lambda: None, Known({})
         self._generator = torch.Generator().manual_seed(0)
-        self._compared: dict[Hashable, dict[Hashable, int]] = {}
+        self._noted: dict[tuple, Known] = {}
+        self._due: tuple[dict[Hashable, int], Hashable, int] | None = None
 
     def uses(self, graph: Graph, inputs: Tensor) -> dict[str, list[Use]]:
         """Return every use of each parameter for which all are known, with their orders."""
@@ -126,19 +128,41 @@ class Alignment:
             graph: Graph of the chunk.
             inputs: The chunk.
             way: How its gradients are taken.
-            swept: Whether autograd has taken backward passes.
+            swept: Whether autograd has taken backward passes; else sizes count together.
         """
         if len(inputs) <= 1:
             return False
-        whole = self._key(graph)
-        known = self._known.get(whole)
+        counts, kind = self._lasting_of(graph).compared, (way, len(inputs) if swept else 0)
+        number = counts.get(kind, 0) + 1
+        if not math.log(number, 4).is_integer():
+            counts[kind] = number
+            return False
+        self._generator.manual_seed(number)
+        self._due = counts, kind, number
+        return True
+
+    def _count(self) -> None:
+        """Note that what was due has been compared."""
+        if self._due is not None:
+            counts, kind, number = self._due
+            counts[kind] = number
+            self._due = None
+
+    def looped(self, graph: Graph) -> bool:
+        """Tell whether backward passes have to be taken one by one."""
+        return graph.loops or self._lasting_of(graph).looped
+
+    def distrust(self, graph: Graph) -> None:
+        """Have backward passes of such graphs taken one by one."""
+        self._lasting_of(graph).looped = True
+
+    def _lasting_of(self, graph: Graph) -> Known:
+        """Return where to note what was found about graphs: beyond this call if it lasts."""
+        key = self._key(graph)
+        known = self._known.get(key)
         if known is not None and known.sure:
-            counts = known.compared
-        else:
-            counts = self._compared.setdefault(whole, {})
-        kind = way, len(inputs) if swept else 0
-        counts[kind] = number = counts.get(kind, 0) + 1
-        return math.log(number, 4).is_integer()
+            return known
+        return self._noted.setdefault(key, Known({}))
 
     def holds(
         self,
@@ -176,6 +200,7 @@ class Alignment:
             return torch.tensordot(w, g[:, places.flatten()], dims=1).unflatten(0, places.shape)
 
         if self._apart(self._network, graph, uses, mixed, inputs, rows, seeds):
+            self._count()
             return True
         if self._network.dtype == torch.float64:
             return False
@@ -184,9 +209,12 @@ class Alignment:
             one = plain[use.node]
             if found is not None and use.node in found and one is not None:
                 whole = torch.tensordot(w, found.of(use.node), dims=1)
-                if not near(whole, one, _loose(w.dtype)):
+                if not near(whole, one, loose(w.dtype)):
                     return False
-        return self._holds_in_double(graph, uses, inputs, rows, seeds.double())
+        fine = self._holds_in_double(graph, uses, inputs, rows, seeds.double())
+        if fine:
+            self._count()
+        return fine
 
     def holds_along(
         self,
@@ -214,11 +242,13 @@ class Alignment:
                 return None
             return _of_examples(use.rows(g[None])[0], len(inputs), use.order, rows)
 
-        if self._apart(self._network, graph, uses, mixed, inputs, rows, seed):
-            return True
-        if self._network.dtype == torch.float64:
-            return False
-        return self._holds_in_double(graph, uses, inputs, rows, seed.double())
+        fine = self._apart(self._network, graph, uses, mixed, inputs, rows, seed) or (
+            self._network.dtype != torch.float64
+            and self._holds_in_double(graph, uses, inputs, rows, seed.double())
+        )
+        if fine:
+            self._count()
+        return fine
 
     def _holds_in_double(self, graph, uses, inputs, rows, seeds) -> bool:
         inputs = inputs.double() if inputs.is_floating_point() else inputs
@@ -262,7 +292,7 @@ class Alignment:
                 one, other = mixed(use), slopes[twin.node]
                 if one is not None and other is not None:
                     other = split_rows(twin.rows(other[None])[0], len(rows), use.order)
-                    if not near(other, one, _loose(h.dtype)):
+                    if not near(other, one, loose(h.dtype)):
                         return False
         return True
 
@@ -270,11 +300,6 @@ class Alignment:
 def _key(graph: Graph) -> tuple:
     """Return the same for graphs of the same operations on as many rows for each example."""
     return graph.signature, tuple(graph.positions.items())
-
-
-def _loose(dtype: torch.dtype) -> float:
-    """Return how closely gradients agree that were rounded at every layer."""
-    return (1e3 * torch.finfo(dtype).eps) ** 0.5
 
 
 def _along(graph: Graph, uses: Uses, seeds: Tensor) -> dict[Any, Tensor | None]:

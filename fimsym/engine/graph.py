@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
-from fimsym.engine.layout import layout
+from fimsym.engine.layout import layout, ruled
 from fimsym.engine.placement import ACTIVATIONS, kind_of
 from fimsym.engine.uses import Affine, Convolution, Lookup, Product, Use
 
-_BATCHED_BADLY = {"PreluKernelBackward0"}
+_BATCHED_BADLY = {"CdistBackward0", "PreluKernelBackward0"}
 _SAME = {"ReshapeAliasBackward0": "ViewBackward0"}
 """Which of the two a reshape becomes depends on who watches."""
 _LOOPED = {"ConvolutionBackward0"}
@@ -84,6 +84,11 @@ class Graph:
     def layout(self) -> tuple[int, ...] | None:
         """Where examples lie in results; None where rows may belong to others the next time."""
         return None if self.outer is None else tuple(self.outer.values())
+
+    @functools.cached_property
+    def ruled(self) -> bool:
+        """Whether all operations are known: batched passes through others may be wrong."""
+        return ruled(self.nodes)
 
     @property
     def loops(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from fimsym.engine.placement import (
     ELEMENTWISE,
@@ -57,6 +58,11 @@ def layout(root: Edge, batch: int) -> dict[Edge, int] | None:
     except (Unplaced, *_OTHER_FORMS):
         return None  # an operation without a rule, or of a form that the rule does not know
     return found
+
+
+def ruled(nodes: Iterable[Any]) -> bool:
+    """Tell whether all operations have a rule."""
+    return all(kind_of(node) in _RULES for node in nodes if node.next_functions)
 
 
 Rule = Callable[[Result], Iterable[Edge]]

@@ -48,12 +48,14 @@ class Known:
         sure: Whether the inputs that were tried show it for others: gradients that vanish show
             nothing.
         compared: How many chunks of each kind could have been compared with examples run apart.
+        looped: Whether batched backward passes have been found wrong.
     """
 
     orders: dict[str, list[str]]
     sizes: Sizes = dataclasses.field(default_factory=Sizes)
     sure: bool = True
     compared: dict[Hashable, int] = dataclasses.field(default_factory=dict)
+    looped: bool = False
 
 
 def agreeing(graph: Graph, leaves) -> Known:
@@ -180,6 +182,11 @@ def near(one: Tensor, other: Tensor, tolerance: float) -> bool:
         return True
     size = largest(other) + torch.finfo(one.dtype).tiny
     return bool(largest(one - other) <= tolerance * size)
+
+
+def loose(dtype: torch.dtype) -> float:
+    """Return how closely gradients agree that were rounded at every layer."""
+    return (1e3 * torch.finfo(dtype).eps) ** 0.5
 
 
 def random_weights(size: int, like: Tensor) -> Tensor:

@@ -142,14 +142,17 @@ class Roads:
         nodes = _below(graph, uses, start)
         bounds = not bounded.NAMES.isdisjoint(self.asked)  # their norms change with centring
         law = None if bounds else self.head.classes(graph.h.detach())
-        found = Sweep(start, graph, nodes, not graph.loops, law, self.second)
+        looped = self.alignment.looped(graph)
+        found = Sweep(start, graph, nodes, not looped, law, self.second)
         way = directions.number(graph.h, law), law is None
         due = self.alignment.is_due(graph, inputs, way, bool(found.swept))
         if due and not self.alignment.holds(graph, uses, found, inputs, law):
             found = Sweep(start, graph, nodes, False, law, self.second)
-            if graph.loops or not self.alignment.holds(graph, uses, found, inputs, law):
+            if looped or not self.alignment.holds(graph, uses, found, inputs, law):
                 self.alignment.forget(graph)
                 uses = {}
+            else:
+                self.alignment.distrust(graph)
         at = graph, start, found, law, sums, count
         chunk = Chunk(self.head, self.asked, self.blocks, *at, self.limit)
         second = self.curvatures.of(graph, inputs, law) if self.second else None

@@ -20,6 +20,7 @@ from fimsym.engine.backward import batched_vjp, vjp
 from fimsym.engine.chain import Chain, Start, slope_between
 from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
+from fimsym.engine.probe import loose, near, random_weights
 
 
 class Sweep:
@@ -29,7 +30,8 @@ class Sweep:
         start: Where to begin.
         graph: The graph.
         nodes: Where gradients are wanted.
-        batched: Let autograd take all outputs in one batched backward pass.
+        batched: Let autograd take all outputs in one batched backward pass; where that may be
+            wrong, it is compared with a plain one.
         law: Take ∂(h_c − Σ_j p_j h_j)/∂(result) instead, with p of this law held fixed, for each
             of its directions.
         second: Take second derivatives down the chain, too.
@@ -58,7 +60,8 @@ class Sweep:
             passed = graph.above(rest)
             places = [node if node in passed else graph.elementwise_after(node) or node
                       for node in rest]  # fmt: skip
-            found = _swept(start.edge, rest, places, self.chain.end(), batched)
+            how = batched, not graph.ruled
+            found = _swept(start.edge, rest, places, self.chain.end(), *how)
             self.swept = {node: g for node, g in zip(rest, found, strict=True) if g is not None}
 
     def __contains__(self, node: Any) -> bool:
@@ -69,7 +72,7 @@ class Sweep:
         return self.swept[node] if node in self.swept else self.chain.of(node)
 
 
-def _swept(edge, nodes, places, seeds, batched) -> list[Tensor | None]:
+def _swept(edge, nodes, places, seeds, batched, compared) -> list[Tensor | None]:
     """Return the gradients at the result of every node for every seed, [seed, …].
 
     Where it need go no farther, autograd goes as far as the elementwise function behind a node,
@@ -77,6 +80,8 @@ def _swept(edge, nodes, places, seeds, batched) -> list[Tensor | None]:
     """
     ends = [GradientEdge(place, 0) for place in places]
     rows = _batched(edge, ends, seeds) if batched and len(seeds) > 1 else None
+    if compared and rows is not None and not _add_up(edge, ends, seeds, rows):
+        rows = None
     if rows is not None:
         slopes = _slopes(nodes, places, [None if g is None else g[0] for g in rows])
         pairs = zip(rows, slopes, strict=True)
@@ -106,6 +111,17 @@ def _batched(edge, ends, seeds) -> list[Any] | None:
         if out_of_memory(error):
             raise
         return None
+
+
+def _add_up(edge, ends, seeds, rows) -> bool:
+    """Tell whether gradients of every seed add up to that of a sum of the seeds."""
+    w = random_weights(len(seeds), seeds)
+    whole = vjp([edge], ends, [torch.tensordot(w, seeds, dims=1)])
+    pairs = zip(rows, whole, strict=True)
+    return all(
+        near(torch.tensordot(w, g, dims=1), one, loose(one.dtype))
+        for g, one in pairs if g is not None and one is not None
+    )  # fmt: skip
 
 
 def _slopes(nodes, places, likes) -> list[Tensor | None]:

@@ -190,7 +190,7 @@ class Curved:
         cost = second.cost(name).times(len(h), both=_COPIES * h.shape[1])
         cut = ranges(cost, expansion.height(name), expansion.width(name), _HELD, h.element_size())
         whole = slice(own.start, own.stop)
-        restore = sums.saved([(whole, whole)])
+        restore = sums.saved([whole])
         try:
             with torch.no_grad():
                 for first, last in cut:

@@ -294,6 +294,17 @@ def moments(
     return totals
 
 
+def fisher_by_example(model: nn.Module, inputs: Tensor, name: str) -> Tensor:
+    """Return Σ_c p_c (u_c − ū)² of a parameter for every example, from logits of classes."""
+    parameter, found = model.get_parameter(name), []
+    for example in inputs:
+        h = model(example[None])[0]
+        u = torch.stack([torch.autograd.grad(one, parameter, retain_graph=True)[0] for one in h])
+        p = h.detach().softmax(0).reshape(-1, *[1] * parameter.ndim)
+        found.append((p * (u - (p * u).sum(0)).square()).sum(0))
+    return torch.stack(found)
+
+
 def score_rows(
     family: str,
     model: nn.Module,
