@@ -128,6 +128,7 @@ def test_what_a_model_prints_is_not_in_the_json(folder, command):
     [
         ({"inputs": [["a", "b"]]}, "inputs must be numbers; got values of <U1"),
         ({"inputs": np.ones((2, 4)), "labels": ["cat", "dog"]}, "labels must be numbers"),
+        ({"inputs": np.ones((2, 4)), "labels": [1, 0, 1]}, "as many labels as inputs"),
         ({"inputs": np.array(["2026-01-01"], "datetime64[D]")}, "inputs must be numbers"),
     ],
 )

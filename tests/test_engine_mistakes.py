@@ -22,6 +22,11 @@ class AcrossBatch(nn.Linear):
         return super().forward(x - x.mean(0))
 
 
+class Refusing(nn.Linear):
+    def forward(self, x):
+        raise ValueError("only squares")
+
+
 class Tuple(nn.Linear):
     def forward(self, x):
         return super().forward(x), x
@@ -90,6 +95,27 @@ MISTAKES = {
         {"family": "gaussian"},
         ShapeError,
         r"3 output\(s\), the labels have shape \[2, 2\]",
+    ),
+    "one image": (
+        lambda: nn.Sequential(nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3)).double().eval(),
+        inputs(2, 4),
+        {},
+        ShapeError,
+        r"fails on a batch of shape \[2, 4\].*expected 4D input",
+    ),
+    "a layer of two inputs": (
+        lambda: nn.Sequential(nn.Bilinear(4, 4, 3)).double(),
+        inputs(2, 4),
+        {},
+        ShapeError,
+        "fails on a batch of shape.*missing 1 required positional argument",
+    ),
+    "an error of the model's own": (
+        lambda: Refusing(4, 3).double(),
+        inputs(2, 4),
+        {},
+        ValueError,
+        "^only squares$",
     ),
     "flat output": (lambda: Flat(4, 3), inputs(2, 4), {}, ShapeError, "unsqueeze"),
     "tuple output": (lambda: Tuple(4, 3), inputs(2, 4), {}, ShapeError, "tuple"),

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     "--quantities",
     default="fisher,variance_score_squared",
     show_default=True,
-    help="Comma-separated, or all; empirical takes labels.",
+    help="Comma-separated: fisher, variance_score_squared, variance_negative_hessian, covariance; "
+    "bounds, of those; empirical, which takes labels. Or all, the first four.",
 )
 @click.option(
     "--input-variance/--no-input-variance",
@@ -52,8 +53,8 @@ def analyze_command(
 
     The table holds sums over each group of parameters; --output keeps every tensor.
 
-    Ctrl-C ends the work after the chunk in hand: what is shown and written then covers the
-    inputs up to there, and the exit status is 130. A second Ctrl-C stops at once.
+    Ctrl-C ends the work: what is shown and written then covers the chunks of inputs that are
+    complete, the first in any case, and the exit status is 130. A second Ctrl-C stops at once.
 
     Several processes share the inputs:
 

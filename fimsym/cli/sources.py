@@ -166,7 +166,15 @@ def load_data(path: Path) -> Any:
             f"{path}: inputs must be finite; {named}{' and more' if len(shown) > 10 else ''} "
             f"{'is' if len(shown) == 1 else 'are'} not, counted from 0. Drop or impute them."
         )
-    return inputs if labels is None else (inputs, as_numbers(path, "labels", labels))
+    if labels is None:
+        return inputs
+    labels = as_numbers(path, "labels", labels)
+    if inputs.shape[:1] != labels.shape[:1]:
+        raise DomainError(
+            f"{path}: expected as many labels as inputs; got inputs {list(inputs.shape)} and "
+            f"labels {list(labels.shape)}."
+        )
+    return inputs, labels
 
 
 def as_numbers(path: Path, name: str, values: Any) -> Tensor:

@@ -49,8 +49,8 @@ def analyze(
     Cov(Î₁, Î₂); they are averaged over the inputs. Batches are merged and cut to what fits
     into memory, so that their size does not matter.
 
-    The first Ctrl-C ends the computation after the chunk in hand: what is returned covers
-    ``Analysis.inputs`` of the inputs and says so in ``Analysis.interrupted``.
+    The first Ctrl-C ends the computation: what is returned covers those chunks that are complete,
+    the first in any case, ``Analysis.inputs`` inputs, and says so in ``Analysis.interrupted``.
 
     With an initialised process group of torch.distributed, all its processes must call this
     with the same model and data, which they share out by rows; all return the same.

@@ -1,4 +1,4 @@
-"""Ctrl-C during a long computation: end it after the chunk in hand, with what there is."""
+"""Ctrl-C during a long computation: end it soon, with what there is."""
 
 from __future__ import annotations
 

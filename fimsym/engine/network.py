@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import itertools
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -256,7 +257,9 @@ def _explained(network, inputs) -> Iterator[None]:
     """Say what a model refuses about some inputs."""
     try:
         yield
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError | ValueError) and not _from_torch(error):
+            raise  # the model's own
         why = reason(error)
         if "in-place" in why:
             raise UnsupportedError(
@@ -273,6 +276,12 @@ def _explained(network, inputs) -> Iterator[None]:
             f"the model fails on a batch of shape {list(inputs.shape)} and {inputs.dtype}: "
             f"{why}. Expected inputs [batch, …] as the model was trained on."
         ) from error
+
+
+def _from_torch(error: Exception) -> bool:
+    """Tell whether a function of torch raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] == "torch"
 
 
 def _cast(tensor, dtype):
