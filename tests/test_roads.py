@@ -601,6 +601,16 @@ class Averaged(nn.Module):
         return z.mean(1)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_convolutions_see_counts_for_the_memory_of_an_input(bias):
+    model = build(lambda: nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1, bias=bias), nn.Tanh(), nn.Flatten(), nn.Linear(48, 3),
+    ))  # fmt: skip
+    data, network = networks.inputs(5, 2, 4, 4), Network(model)
+    sizes = alignment.Alignment(network).known(read(*network.traced(data)), data).sizes
+    assert sizes == probe.Sizes(activations=3 * 16 + 3, swept=3 * 16, patches=16 * 2 * 9)
+
+
 @pytest.mark.parametrize("entries", [1, 40, 300])
 def test_derivatives_are_built_of_some_rows_and_some_examples(monkeypatch, entries):
     """Cut either way or both, the sums and the variance over inputs are those of one piece."""

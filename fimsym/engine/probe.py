@@ -91,17 +91,18 @@ def agreeing(graph: Graph, leaves) -> Known:
         shown = [truth[name], *(weighted[use.node] for use in uses)]
         sure &= all(map(_shows, shown))
         sure &= all(len(fitting) == 1 for fitting in orders)
-    taken = {use.node: use for name in agreeing for use in known[name]}
+    taken = [use for name in agreeing for use in known[name]]
     return Known(agreeing, _sizes(graph, taken, weighted), sure)
 
 
-def _sizes(graph: Graph, taken: Mapping[Any, Use], found: Mapping[Any, Tensor | None]) -> Sizes:
+def _sizes(graph: Graph, taken: list[Use], found: Mapping[Any, Tensor | None]) -> Sizes:
     batch = len(graph.h)
-    held = {node: g.numel() // batch for node in taken if (g := found[node]) is not None}
+    nodes = {use.node for use in taken}
+    held = {node: g.numel() // batch for node in nodes if (g := found[node]) is not None}
     start = start_of(graph)
     chained = {start.last, *(link.node for link in start.links)}
     swept = sum(size for node, size in held.items() if node not in chained)
-    patches = sum(use.patches for use in taken.values()) // batch
+    patches = sum(use.patches for use in taken) // batch
     return Sizes(sum(held.values()), swept, patches)
 
 

@@ -102,7 +102,7 @@ class Roads:
         """
         known = self.alignment.known(graph, inputs)
         sizes = known.sizes
-        entries = 3 * graph.h.shape[1] * sizes.swept + 2 * sizes.patches + 8 * sizes.activations
+        entries = 3 * graph.h.shape[1] * sizes.swept + 3 * sizes.patches + 8 * sizes.activations
         rest = set(self.blocks) - known.orders.keys()
         if self.second:
             second = self.curvatures.of(graph, inputs)
