@@ -41,8 +41,6 @@ class Bent:
     def units(self, name: str, uses: list[Use]) -> list[Unit]:
         """Return the work that a parameter takes."""
         uses = [use for use in uses if self._chunk.reaches(use)]
-        if not uses:
-            return [functools.partial(self._chunk.add_zeros, name)]
         if len(uses) == 1 and isinstance(uses[0], Lookup):
             return self._units_of_table(name, uses[0])
         unit = unit_of(uses)

@@ -81,7 +81,8 @@ class Chunk:
         block = self.blocks[name]
         uses = [use for use in uses if self.reaches(use)]
         if not uses:
-            self.add_zeros(name)
+            whole = slice(block.start, block.stop)
+            self.sums.add_zeros(whole, self.count, self.batch)
             return "structured"
         first, *others = uses
         if not others and self.once(first):
@@ -92,11 +93,6 @@ class Chunk:
         else:
             self._add_shared(block, uses)
         return "shared"
-
-    def add_zeros(self, name: str) -> None:
-        """Count the inputs for a parameter that none of their outputs depends on."""
-        block = self.blocks[name]
-        self.sums.add_zeros(slice(block.start, block.stop), self.count, self.batch)
 
     def reaches(self, use: Use) -> bool:
         """Tell whether h depends on a use."""

@@ -14,7 +14,7 @@ from fimsym.engine.chain import start_of, unlinked
 from fimsym.engine.classes import Classes
 from fimsym.engine.network import Block, Network
 from fimsym.engine.owners import owners
-from fimsym.engine.probe import near, random_weights
+from fimsym.engine.probe import loose, near, random_weights
 from fimsym.engine.recording import NoTape, Step
 from fimsym.engine.replay import Replay
 from fimsym.engine.sweep import Sweep
@@ -269,7 +269,7 @@ class Expansion:
         values = [self.tape.values[place] for place in adjoints]
         given: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
         plain = torch.autograd.grad([self.h], values, [seeds], allow_unused=True, **given)
-        loose = (1e3 * torch.finfo(self.h.dtype).eps) ** 0.5
         wholes = (torch.zeros_like(one) if g is None else torch.tensordot(w, g, dims=1)
                   for g, one in zip(adjoints.values(), plain, strict=True))  # fmt: skip
-        return all(near(whole, one, loose) for whole, one in zip(wholes, plain, strict=True))
+        limit = loose(self.h.dtype)
+        return all(near(whole, one, limit) for whole, one in zip(wholes, plain, strict=True))

@@ -190,7 +190,7 @@ class Roads:
         later: dict[str, list[Unit]] = {}
         bent = None
         for name, named in list(uses.items()):
-            if name in second.zero:
+            if name in second.zero or not any(map(chunk.reaches, named)):
                 continue
             if len(named) == 1 and chunk.once(named[0]):
                 by_node.setdefault(named[0].node, []).append(name)
