@@ -217,7 +217,7 @@ def test_a_killed_process_ends_the_others(tmp_path):
 
 
 NETS = """
-import os, signal, time
+import os, pathlib, signal, time
 import torch
 from torch import nn
 
@@ -236,18 +236,20 @@ def astray():
     return make()
 
 class Stopping(nn.Module):
-    '''As a terminal does, sends torchrun SIGINT once; then waits to be stopped itself.'''
+    '''As a terminal does, sends torchrun SIGINT once both work; then waits to be stopped.'''
 
     def __init__(self):
         super().__init__()
-        self.layers, self.passes = make(), 0
+        self.layers, self.passes, self.sent = make(), 0, False
 
     def forward(self, x):
         self.passes += 1
-        if self.passes == 12 and os.environ["RANK"] == "0":
-            os.kill(os.getppid(), signal.SIGINT)
+        pathlib.Path("works" + os.environ["RANK"]).touch()
         if self.passes >= 12:
             time.sleep(0.02)
+            if os.environ["RANK"] == "0" and not self.sent and os.path.exists("works1"):
+                self.sent = True
+                os.kill(os.getppid(), signal.SIGINT)
         return self.layers(x)
 """
 
