@@ -21,6 +21,7 @@ TIMEOUT = datetime.timedelta(minutes=10)
 """Longer than the tests wait: who waits for the dead until then has failed."""
 COUNT = 41
 EMPIRICAL = ("fisher", "empirical")
+ESTIMATED = {"second_derivative": "stochastic", "probes": 10}
 
 
 class Stopping(nn.Module):
@@ -39,6 +40,14 @@ class Stopping(nn.Module):
 
 def model(at=None):
     return build(lambda: Stopping(at))
+
+
+def convolution():
+    return build(
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)
+        )
+    )
 
 
 def labelled():
@@ -117,6 +126,7 @@ def outcome(call):
         "spread": got.spread,
         "roads": got.roads,
         "ways": got.ways,
+        "groups": got.groups,
     }
 
 
@@ -125,6 +135,7 @@ def scenarios(rank):
     for name, data in {**GOOD, **BAD}.items():
         yield name, lambda data=data: analyze(data(rank))
     yield "empirical", lambda: analyze(labelled().tensors, quantities=EMPIRICAL)
+    yield "estimated", lambda: analyze(inputs(COUNT, 4), convolution(), **ESTIMATED)
     yield "without spread", lambda: analyze(inputs(COUNT, 4), input_variance=False)
     yield "other weights", lambda: analyze(inputs(COUNT, 4), build(lambda: mlp(4, 5, 3, 3)))
     yield "other model", lambda: analyze(inputs(COUNT, 4), scaled(1 + (rank == 1)))

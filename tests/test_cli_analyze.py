@@ -199,6 +199,7 @@ def test_estimated_second_derivatives_write_their_standard_errors(folder):
     assert record["estimated"] == ["variance_negative_hessian", "covariance"]
     assert errors["variance_negative_hessian"]["1.weight"].all()
     assert not errors["covariance"]["4.weight"].any()
+    assert record["groups"][0]["covariance_standard_error"] > 0
     refused = run(*given[:-1], "1")
     assert refused.exit_code == 2
     assert "at least 2" in refused.output

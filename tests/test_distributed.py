@@ -19,9 +19,11 @@ from tests.processes import (
     BAD,
     COUNT,
     EMPIRICAL,
+    ESTIMATED,
     ESTIMATES,
     GOOD,
     analyze,
+    convolution,
     estimate,
     labelled,
     model,
@@ -122,6 +124,17 @@ def test_labels_are_shared_with_their_inputs(outcomes, world):
     truth = analyze(labelled().tensors, quantities=EMPIRICAL)
     for found in of(outcomes, world, "empirical"):
         assert_equal(found, truth)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_estimated_sums_have_the_errors_of_one_process(outcomes, world):
+    truth = analyze(inputs(COUNT, 4), convolution(), **ESTIMATED)
+    for found in of(outcomes, world, "estimated"):
+        assert_equal(found, truth)
+        for one, other in zip(found["groups"], truth.groups, strict=True):
+            # Which inputs are taken together decides which scatter is seen.
+            assert one.standard_errors == pytest.approx(other.standard_errors, rel=0.2)
+    assert truth.groups[0].standard_errors["covariance"] > 0
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -295,6 +295,20 @@ def test_a_module_at_two_places_is_left_as_it_was():
             assert torch.equal(parameter, value)
 
 
+def test_parameters_of_the_network_itself_are_groups_by_themselves():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.shift = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(4))
+            self.model = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.scale * self.model(x + self.shift)
+
+    got = fimsym.analyze(Scaled(), inputs(5, 4), "categorical")
+    assert [(g.name, g.size) for g in got.groups] == [("scale", 3), ("shift", 4), ("model", 15)]
+
+
 def test_groups_frames_files_and_plots(tmp_path):
     model = build(lambda: mlp(4, 6, 3))
     got = fimsym.analyze(model, inputs(5, 4), "categorical", quantities="all")

@@ -133,10 +133,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("text", "line", "column"), HOSTILE, ids=range(len(HOSTILE)))
 def test_refuses_everything_else_quickly_and_says_where(text, line, column):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SpecError, match=rf"\(line {line}, column {column} of ") as caught:
         value(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert len(str(caught.value)) < 500
 
 

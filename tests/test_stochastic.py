@@ -1,6 +1,8 @@
 """Estimated second derivatives: unbiased, with a standard error that is true."""
 
+import itertools
 import math
+import signal
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 import fimsym
 from fimsym.engine import stochastic
+from fimsym.engine.functional import Functional
 from tests.networks import Language, Recurrent, build, flat, inputs
 
 BENT = ("variance_negative_hessian", "covariance")
@@ -17,6 +20,12 @@ def _small():
     return nn.Sequential(
         nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, 2)
     )
+
+
+def _two():
+    """Its parameters are taken in several blocks."""
+    layers = nn.Conv1d(1, 10, 3), nn.Tanh(), nn.Conv1d(10, 10, 2), nn.Tanh(), nn.Flatten()
+    return nn.Sequential(nn.Unflatten(1, (1, 5)), *layers, nn.Linear(20, 2))
 
 
 CASES = {
@@ -52,6 +61,35 @@ def test_estimates_scatter_about_the_exact_values_as_they_say(case):
     torch.testing.assert_close(flat(runs[0].fisher), flat(exact.fisher), rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("groups", ["layer", "parameter", "model"])
+def test_sums_over_groups_scatter_as_they_say(groups):
+    """Chunks of parameters and inputs are smaller than the groups in every other run."""
+    model, data = build(_small), inputs(6, 5)
+    given = {"family": "categorical", "quantities": "all", "groups": groups, "progress": False}
+    exact = fimsym.analyze(model, data, **given)
+    budgets = itertools.cycle([None, "20kB"])
+    runs = [
+        fimsym.analyze(
+            model, data, second_derivative="stochastic", seed=n, max_memory=next(budgets), **given
+        )
+        for n in range(60)
+    ]
+    for quantity in BENT:
+        estimated = 0
+        for place, truth in enumerate(exact.groups):
+            found = torch.tensor([run.groups[place].sums[quantity] for run in runs])
+            errors = torch.tensor([run.groups[place].standard_errors[quantity] for run in runs])
+            if not errors.any():
+                assert found.numpy() == pytest.approx(truth.sums[quantity], 1e-5, 1e-9)
+                continue
+            estimated += 1
+            error = errors.square().mean().sqrt()
+            assert abs(found.mean() - truth.sums[quantity]) < 4 * error / len(runs) ** 0.5
+            assert 0.7 < found.std() / error < 1.4
+        assert estimated
+    assert {group.name for group in exact.groups if group.standard_errors} == set()
+
+
 def test_it_is_repeated_by_the_seed_saved_and_exact_where_it_can_be(tmp_path):
     model, data = build(_small), inputs(3, 5)
     given = {"family": "categorical", "quantities": "all", "second_derivative": "stochastic"}
@@ -67,7 +105,36 @@ def test_it_is_repeated_by_the_seed_saved_and_exact_where_it_can_be(tmp_path):
         assert torch.equal(
             flat(loaded.standard_errors[quantity]), flat(one.standard_errors[quantity])
         )
-    assert not fimsym.analyze(model, data, "categorical").standard_errors
+    assert loaded.groups == one.groups
+    shown = str(one).splitlines()
+    assert shown[1].count("± s.e.") == 2
+    error = one.groups[0].standard_errors["covariance"]
+    assert shown[2].endswith(f" {error:.2g}")
+    assert one.to_frame()["covariance_standard_error"].iloc[0] == error
+    exact = fimsym.analyze(model, data, "categorical")
+    assert not exact.standard_errors
+    assert "±" not in str(exact)
+
+
+def test_what_a_signal_leaves_of_a_chunk_is_not_counted(monkeypatch):
+    add = Functional._add_estimates
+
+    def stopping(self, block, h, u, inputs, count, sums):
+        add(self, block, h, u, inputs, count, sums)
+        if count:
+            signal.raise_signal(signal.SIGINT)
+
+    model, data = build(_two), inputs(100, 5)
+    given = {"quantities": "all", "second_derivative": "stochastic", "max_memory": "60kB"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Functional, "_add_estimates", stopping)
+        part = fimsym.analyze(model, data, "categorical", **given)
+    assert part.interrupted
+    assert 0 < part.inputs < 100
+    whole = fimsym.analyze(model, data[: part.inputs], "categorical", **given)
+    for quantity in BENT:
+        found, errors = part.group_errors[quantity], whole.group_errors[quantity]
+        assert found == pytest.approx(errors, rel=1e-9)
 
 
 def test_a_wrong_product_is_not_taken(monkeypatch):

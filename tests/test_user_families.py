@@ -186,10 +186,10 @@ MISTAKES = [
 @pytest.mark.parametrize(("text", "message"), MISTAKES, ids=range(len(MISTAKES)))
 def test_every_mistake_is_named_in_a_line(tmp_path, text, message):
     path = write(tmp_path, text)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SpecError, match=message) as caught:
         load(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert str(caught.value).startswith(f"{path}: ")
     shown = CliRunner().invoke(main, ["derive", str(path)])
     assert (shown.exit_code, shown.output) == (2, f"Error: {caught.value}\n")

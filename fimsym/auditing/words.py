@@ -14,7 +14,7 @@ from fimsym.auditing.given import Given
 from fimsym.auditing.judge import Finding
 from fimsym.auditing.record import Audit, Audited
 from fimsym.engine import Analysis
-from fimsym.engine.quantities import group_name
+from fimsym.engine.quantities import by_group
 
 
 def audit_of(
@@ -186,11 +186,8 @@ def _variances(analysis: Analysis, probes: Diagonal) -> dict[str, Diagonal]:
 def _groups(
     given: Given, analysis: Analysis, variances: Mapping[str, Diagonal], draws: int
 ) -> tuple[Audited, ...]:
-    members: dict[str, list[str]] = {}
-    for name in given.values:
-        members.setdefault(group_name(name, analysis.grouping), []).append(name)
     found = []
-    for group, names in members.items():
+    for group, names in by_group(given.values, analysis.grouping).items():
         diagonal, fisher = _flat(given.values, names), _flat(analysis.fisher, names)
         errors = {k: _flat(variance, names) / draws for k, variance in variances.items()}
         found.append(_group(group, diagonal, fisher, errors))

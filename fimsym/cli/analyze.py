@@ -96,8 +96,7 @@ def _show(result: Analysis, output: Path | None, as_json: bool) -> None:
             "expected_inputs": result.expected_inputs,
             "coverage": result.coverage,
             "groups": [
-                {"name": g.name, "size": g.size, **{n: finite(v) for n, v in g.sums.items()}}
-                for g in result.groups
+                {"name": g.name, **{n: finite(v) for n, v in g.row.items()}} for g in result.groups
             ],
             "roads": dict(result.roads),
             "ways": dict(result.ways),

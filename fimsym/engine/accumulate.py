@@ -29,12 +29,26 @@ class Accumulator:
         size: Number of parameters.
         device: Where the sums are kept.
         spread: Whether the variance over inputs is wanted.
+        groups: Number of groups of parameters over which estimates are summed too.
+
+    Attributes:
+        of_groups: Variance of the sum over every group, [group], of what is estimated.
     """
 
     def __init__(
-        self, quantities: tuple[str, ...], size: int, device: torch.device, spread: bool = True
+        self,
+        quantities: tuple[str, ...],
+        size: int,
+        device: torch.device,
+        spread: bool = True,
+        groups: int = 0,
     ):
         self._zeros = functools.partial(torch.zeros, size, dtype=torch.float64, device=device)
+        self.of_groups = {
+            quantity: torch.zeros(groups, dtype=torch.float64, device=device)
+            for quantity in quantities
+            if quantity.startswith(ERROR)
+        }
         self._quantities = quantities
         self._spread = spread and "fisher" in quantities
         self._held: dict[tuple[int, int], Tensor] = {}
@@ -156,9 +170,10 @@ class Accumulator:
         sums = [*self.sums.values(), *(() if self.squares is None else (self.squares,))]
         kept = [(values, places, values[places].clone()) for places in touched for values in sums]
         held = {key: numbers.clone() for key, numbers in self._held.items()}
+        of_groups = {quantity: variance.clone() for quantity, variance in self.of_groups.items()}
 
         def restore():
-            self._held = held
+            self._held, self.of_groups = held, of_groups
             for values, places, old in kept:
                 values[places] = old
 
@@ -207,18 +222,18 @@ class Accumulator:
         parts = list(self.sums.values())
         if self.squares is not None and reference is not None:
             parts.append(self.squares + self._shift(count, reference))
-        return torch.cat(parts)
+        return torch.cat([*parts, *self.of_groups.values()])
 
     def unpack(self, vector: Tensor, count: int, reference: Tensor | None) -> None:
         """Replace the sums by what `packed` wrote, added up over `count` inputs in all."""
-        rows = iter(vector.to(next(iter(self.sums.values())).device).chunk(self._rows))
+        some = next(iter(self.sums.values()))
+        sizes = [len(some)] * (len(self.sums) + (self.squares is not None))
+        sizes += map(len, self.of_groups.values())
+        rows = iter(vector.to(some.device).split(sizes))
         self.sums = {quantity: next(rows) for quantity in self.sums}
         if self.squares is not None and reference is not None:
             self.squares = (next(rows) - self._shift(count, reference)).clamp(min=0)
-
-    @property
-    def _rows(self) -> int:
-        return len(self.sums) + (self.squares is not None)
+        self.of_groups = {quantity: next(rows) for quantity in self.of_groups}
 
     def _shift(self, count, reference):
         """Return n (Ī − c)²."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,39 +12,13 @@ from torch import Tensor
 from fimsym.engine import empirical
 from fimsym.engine.bounded import ENDS, NAMES
 from fimsym.engine.empirical import EMPIRICAL, SHIFT
-from fimsym.engine.quantities import group_name
+from fimsym.engine.groups import Group, table
+from fimsym.engine.quantities import by_group
 from fimsym.engine.variance import of_estimate
 from fimsym.errors import UnsupportedError
 from fimsym.report.files import load_tensors, optional, save_tensors
 
 _ERROR = "standard_error_of_"
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Sums over a group of parameters: traces of the diagonal matrices.
-
-    Attributes:
-        name: Module, parameter, or ``"model"``.
-        parameters: Names of its parameters.
-        size: Number of scalars in them.
-        sums: Sum over the group of each computed quantity.
-        bounds: Lower and upper bound of those sums of I, V₁ and V₂, by Theorem 4.1, if asked for.
-    """
-
-    name: str
-    parameters: tuple[str, ...]
-    size: int
-    sums: Mapping[str, float]
-    bounds: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def log_ratios(self) -> Mapping[str, float]:
-        """ln(upper bound / value) ≥ 0 of each quantity with bounds: 0 where the bound is tight.
-
-        NaN where both are zero.
-        """
-        return {q: _log_ratio(upper, self.sums[q]) for q, (_, upper) in self.bounds.items()}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -73,6 +46,7 @@ class Analysis:
         expected_inputs: Number of inputs of the whole data, where it is known.
         standard_errors: With ``second_derivative="stochastic"`` the standard error of V₂ and
             Cov(Î₁, Î₂), 0 where they are exact; else empty.
+        group_errors: Likewise of their sums over every group, by its name.
         notes: What there was to say while computing, such as how long it would take.
         bounds: Theorem 4.1's, ``"fisher_min"``, ``"fisher_max"`` and likewise, for every
             parameter, mean over the inputs; empty unless asked for.
@@ -94,6 +68,7 @@ class Analysis:
     standard_errors: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     bounds: Mapping[str, Mapping[str, Tensor]] = dataclasses.field(default_factory=dict)
+    group_errors: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def fisher(self) -> Mapping[str, Tensor]:
@@ -198,30 +173,23 @@ class Analysis:
     @property
     def groups(self) -> tuple[Group, ...]:
         """One record per group of parameters."""
-        members: dict[str, list[str]] = {}
-        for name in self.roads:
-            members.setdefault(group_name(name, self.grouping), []).append(name)
+        members = by_group(self.roads, self.grouping)
         return tuple(self._group(name, names) for name, names in members.items())
 
     def __repr__(self) -> str:
         constants = "".join(f", {name}={value:g}" for name, value in self.constants.items())
         link = "" if self.link == "natural" else f", link {self.link}"
-        columns = [f"{name:>26}" for name in self.values]
-        width = max(len(group.name) for group in self.groups)
         lines = [
             f"Analysis: {self.family}{link}{constants}; {self.inputs} inputs, {self.outputs} "
             f"outputs; sums over each {self.grouping}",
-            f"{'':{width}} {'size':>10}" + "".join(columns),
+            *table(self.groups),
         ]
-        for group in self.groups:
-            cells = [f"{group.sums[name]:26.6g}" for name in self.values]
-            lines.append(f"{group.name:{width}} {group.size:10}" + "".join(cells))
         if self.interrupted:
             lines.append(self.coverage)
         if self.standard_errors:
             lines.append(
-                f"estimated from random probes, where positive or negative: "
-                f"{', '.join(self.standard_errors)}; see standard_errors"
+                f"estimated from random probes, and may be negative: "
+                f"{', '.join(self.standard_errors)}; standard_errors holds every parameter's error"
             )
         if self.frozen:
             lines.append(f"left out, not requiring grad: {', '.join(self.frozen)}")
@@ -231,7 +199,7 @@ class Analysis:
     def to_frame(self) -> Any:
         """Return the groups as a pandas DataFrame, one row each."""
         pandas = optional("pandas")
-        rows = [{"group": g.name, "size": g.size, **g.sums, **_flat(g.bounds)} for g in self.groups]
+        rows = [{"group": group.name, **group.row} for group in self.groups]
         return pandas.DataFrame(rows).set_index("group")
 
     def save(self, path: str | Path) -> None:
@@ -300,26 +268,14 @@ class Analysis:
             if f"{quantity}_{ENDS[0]}" in limits
         }
         some = next(iter(self.values.values()))
-        return Group(name, tuple(names), sum(some[n].numel() for n in names), sums, bounds)
+        errors = {quantity: named[name] for quantity, named in self.group_errors.items()}
+        size = sum(some[n].numel() for n in names)
+        return Group(name, tuple(names), size, sums, bounds, errors)
 
 
 def _sums(values: Mapping[str, Mapping[str, Tensor]], names) -> dict[str, float]:
     """Return sums over some parameters."""
     return {q: sum(float(named[n].sum()) for n in names) for q, named in values.items()}
-
-
-def _flat(bounds: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    return {
-        f"{quantity}_{end}": value
-        for quantity, pair in bounds.items()
-        for end, value in zip(ENDS, pair, strict=True)
-    }
-
-
-def _log_ratio(upper: float, value: float) -> float:
-    if value == 0:
-        return math.nan if upper == 0 else math.inf
-    return math.log(upper / value)
 
 
 def _differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.kernels import differentiating, exact_kernels
 from fimsym.engine.memory import budget, keep_freed_memory
 from fimsym.engine.network import Network
-from fimsym.engine.quantities import QUANTITIES, check_grouping, check_quantities
+from fimsym.engine.quantities import QUANTITIES, by_group, check_grouping, check_quantities
 from fimsym.engine.run import Run
 from fimsym.engine.stochastic import PAIRS, probing
 from fimsym.errors import SpecError, nearest
@@ -111,11 +111,12 @@ def analyze(
         closed += bounds_of(asked)
         errors = [ERROR + name for name in closed if estimated and name in SECOND_ORDER]
         summed = (*closed, *empirical.of_labels(asked), *errors)
-        sums = Accumulator(summed, network.size, network.device, input_variance)
+        number = len(by_group(network.names, grouping))
+        sums = Accumulator(summed, network.size, network.device, input_variance, number)
         limit = budget(max_memory, network.device)
         held = max_memory is not None
-        run = Run(network, head, closed, limit, held, sums, ranks, estimated)
-        return run.analyze(data, grouping, progress)
+        run = Run(network, head, closed, limit, held, sums, ranks, grouping, estimated)
+        return run.analyze(data, progress)
 
 
 def check_keywords(

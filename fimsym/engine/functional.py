@@ -14,6 +14,7 @@ from fimsym.engine.derivatives import Differentiator, require_finite
 from fimsym.engine.head import SECOND_ORDER, Head
 from fimsym.engine.memory import first_order_chunks, second_order_chunks
 from fimsym.engine.network import Block, Network
+from fimsym.engine.quantities import by_group
 from fimsym.engine.stochastic import Probes, Probing
 from fimsym.engine.tiles import Cost, ranges
 from fimsym.engine.work import Unit
@@ -32,6 +33,7 @@ class Functional:
         asked: The quantities to add up.
         limit: Budget in bytes.
         probing: How second derivatives are estimated; None to take them exactly.
+        grouping: Over which groups of parameters estimates are summed too.
 
     Attributes:
         along_tape: Whether what was added came along a tape, for some parameter.
@@ -44,6 +46,7 @@ class Functional:
         asked: tuple[str, ...],
         limit: int,
         probing: Probing | None = None,
+        grouping: str = "layer",
     ):
         self._network = network
         self._head = head
@@ -52,6 +55,8 @@ class Functional:
         self._taken: dict[str, Differentiator] = {}
         self._probing = probing
         self._probes: Probes | None = None
+        groups = by_group(network.names, grouping).values()
+        self._group = {name: number for number, names in enumerate(groups) for name in names}
         self.along_tape = False
 
     @property
@@ -164,9 +169,22 @@ class Functional:
         for quantity in found[0]:
             draws = torch.stack([one[quantity].double() for one in found])
             values[quantity] = draws.mean(0)
-            errors[ERROR + quantity] = draws.sum(1).var(0) / len(draws)
+            totals = draws.sum(1)
+            errors[ERROR + quantity] = totals.var(0) / len(draws)
+            # Signs of another block are independent of these, so that variances add up.
+            self._add_of_groups(sums.of_groups[ERROR + quantity], block, totals)
         sums.add(place, count, values)
         sums.add_totals(place, count, len(h), errors, None)
+
+    def _add_of_groups(self, variances: Tensor, block: Block, draws: Tensor) -> None:
+        """Add the variance of the mean of some draws [draw, param] of a block, by group."""
+        sums = draws.new_zeros(len(draws), len(variances))
+        for name, own in self._network.parameters():
+            first, end = max(own.start, block.start), min(own.stop, block.stop)
+            if first < end:
+                own_draws = draws[:, first - block.start : end - block.start]
+                sums[:, self._group[name]] += own_draws.sum(1)
+        variances += sums.var(0) / len(draws)
 
     def _chunks(self, names, outputs) -> tuple[list[Block], int]:
         chunks = []

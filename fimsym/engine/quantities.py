@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fimsym.engine.bounded import BOUNDS, bounds_of
 from fimsym.engine.empirical import EMPIRICAL
 from fimsym.errors import SpecError, nearest
@@ -22,10 +24,21 @@ GROUPINGS = ("layer", "parameter", "model")
 
 
 def group_name(parameter: str, grouping: str) -> str:
-    """Return the group a parameter belongs to; a layer is the module that holds it."""
-    if grouping == "parameter":
-        return parameter
-    return (parameter.rpartition(".")[0] or "model") if grouping == "layer" else "model"
+    """Return the group a parameter belongs to; a layer is the module that holds it.
+
+    Parameters that the network itself holds are by themselves.
+    """
+    if grouping == "model":
+        return "model"
+    return (grouping == "layer" and parameter.rpartition(".")[0]) or parameter
+
+
+def by_group(parameters: Iterable[str], grouping: str) -> dict[str, list[str]]:
+    """Return the parameters of every group, by its name."""
+    members: dict[str, list[str]] = {}
+    for name in parameters:
+        members.setdefault(group_name(name, grouping), []).append(name)
+    return members
 
 
 def check_quantities(quantities: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from fimsym.engine.labels import several
 from fimsym.engine.network import Network
 from fimsym.engine.pieces import grouped
 from fimsym.engine.powers import in_memory
+from fimsym.engine.quantities import by_group
 from fimsym.engine.recording import NoTape
 from fimsym.engine.roads import Roads
 from fimsym.engine.stochastic import Probing
@@ -52,6 +53,7 @@ class Run:
         held: Whether the user set it, so that it is to be measured.
         sums: What is added to.
         ranks: The processes that share the inputs.
+        grouping: How parameters are grouped.
         probing: How second derivatives are estimated; None to take them exactly.
     """
 
@@ -64,6 +66,7 @@ class Run:
         held: bool,
         sums: Accumulator,
         ranks: Ranks,
+        grouping: str,
         probing: Probing | None = None,
     ):
         self.network = network
@@ -71,6 +74,7 @@ class Run:
         self.asked = asked
         self.sums = sums
         self.ranks = ranks
+        self.grouping = grouping
         self.count = 0
         self.outputs = 0
         self.own: int | None = None
@@ -82,15 +86,15 @@ class Run:
         self._say: Callable[[str], None] = lambda text: None
         self._expected = False
         self.roads = Roads(network, head, asked, limit, exact=probing is None)
-        self.functional = Functional(network, head, asked, limit, probing)
+        self.functional = Functional(network, head, asked, limit, probing, grouping)
 
-    def analyze(self, data: inputs_of.Data, grouping: str, show: bool) -> Analysis:
+    def analyze(self, data: inputs_of.Data, show: bool) -> Analysis:
         """Return the analysis of this process's share of the data, merged with the others'."""
         with Interruption() as stop:
             share = self.ranks.merge(self.sums, self._cover(data, show, stop))
         if not share.count:
             raise KeyboardInterrupt
-        return self._result(grouping, share)
+        return self._result(share)
 
     def _cover(self, data, show, stop) -> Share:
         """Add up this process's rows, until told to stop."""
@@ -147,7 +151,7 @@ class Run:
             needed = self.fitting.needed
             if self.held and needed and self.count <= len(some):
                 self._tell(
-                    f"max_memory cannot be held: one input takes {needed / 1e6:.0f} MB of tensors. "
+                    f"max_memory cannot be held: one input takes {needed / 1e6:.3g} MB of tensors. "
                     "The analysis goes on, one input at a time."
                 )
 
@@ -251,7 +255,7 @@ class Run:
             "standard errors instead; fisher and variance_score_squared alone need none."
         )
 
-    def _result(self, grouping, share: Share) -> Analysis:
+    def _result(self, share: Share) -> Analysis:
         network = self.network
         one_label = self.sums.agree(empirical.SHIFT, empirical.EMPIRICAL)
         values, errors, limits = {}, {}, {}
@@ -268,6 +272,13 @@ class Run:
         if self.sums.squares is not None:
             divisor = share.count - 1 if share.count > 1 else float("nan")
             spread = network.split(self.sums.squares.div_(divisor).cpu())
+        groups = by_group(network.names, self.grouping)
+        group_errors = {
+            quantity.removeprefix(ERROR): dict(
+                zip(groups, (variance.sqrt() / share.count).tolist(), strict=True)
+            )
+            for quantity, variance in self.sums.of_groups.items()
+        }
         roads, ways = share.taken
         return Analysis(
             family=self.head.spec.name,
@@ -277,11 +288,12 @@ class Run:
             outputs=share.outputs,
             values=values,
             spread=spread,
-            grouping=grouping,
+            grouping=self.grouping,
             roads=roads,
             ways=ways,
             frozen=network.frozen,
             standard_errors=errors,
+            group_errors=group_errors,
             bounds=limits,
             interrupted=share.interrupted,
             notes=tuple(self.notes),

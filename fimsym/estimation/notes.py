@@ -6,19 +6,17 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fimsym.engine.quantities import group_name
+from fimsym.engine.quantities import by_group
 from fimsym.estimation.schedule import TRUSTED
 
 
 def of_zeros(fisher: Mapping[str, Tensor], grouping: str) -> tuple[str, ...]:
     """Say how many entries are exactly zero, so that they have no relative error."""
-    zeros: dict[str, int] = {}
-    sizes: dict[str, int] = {}
-    for name, value in fisher.items():
-        group = group_name(name, grouping)
-        zeros[group] = zeros.get(group, 0) + int((value == 0).sum())
-        sizes[group] = sizes.get(group, 0) + value.numel()
-    words = [f"{zeros[group]} of {sizes[group]} in {group}" for group in zeros if zeros[group]]
+    words = []
+    for group, names in by_group(fisher, grouping).items():
+        zeros = sum(int((fisher[name] == 0).sum()) for name in names)
+        if zeros:
+            words.append(f"{zeros} of {sum(fisher[name].numel() for name in names)} in {group}")
     if not words:
         return ()
     return (

@@ -19,7 +19,7 @@ from fimsym.engine.interruption import Interruption
 from fimsym.engine.kernels import differentiating, exact_kernels
 from fimsym.engine.memory import budget
 from fimsym.engine.network import Network
-from fimsym.engine.quantities import check_grouping, group_name
+from fimsym.engine.quantities import by_group, check_grouping
 from fimsym.errors import SpecError
 from fimsym.estimation.closed_forms import QUANTITIES, FromDerivatives, variances
 from fimsym.estimation.curved import Curved
@@ -172,9 +172,7 @@ class _Planner:
         }
 
     def plan(self) -> Plan:
-        members: dict[str, list[str]] = {}
-        for name in self.network.names:
-            members.setdefault(group_name(name, self.grouping), []).append(name)
+        members = by_group(self.network.names, self.grouping)
         groups = tuple(self._group(name, names) for name, names in members.items())
         options = {name: self._together(name, groups) for name in self.variances}
         recommended = _cheapest(options)

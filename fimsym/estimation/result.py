@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fimsym.engine.quantities import group_name
+from fimsym.engine.quantities import by_group
 from fimsym.errors import UnsupportedError
 from fimsym.estimation.schedule import check_confidence, quantile
 from fimsym.report.files import load_tensors, optional, save_tensors
@@ -178,11 +178,8 @@ def groups_of(
     fisher: Mapping[str, Tensor], errors: Mapping[str, Tensor], grouping: str
 ) -> tuple[Group, ...]:
     """Return one record per group of parameters; entries that are NaN are left out of sums."""
-    members: dict[str, list[str]] = {}
-    for name in fisher:
-        members.setdefault(group_name(name, grouping), []).append(name)
     found = []
-    for name, names in members.items():
+    for name, names in by_group(fisher, grouping).items():
         error, norm = _norm(errors, names), _norm(fisher, names)
         found.append(
             Group(
