@@ -12,6 +12,7 @@ from torch import nn
 
 import fimsym
 from fimsym.cli import main
+from fimsym.cli.failures import with_options
 
 SOURCE = """
 import torch
@@ -125,6 +126,8 @@ def test_weights_link_constants_and_output(folder):
         ({"--weights": "evil.pt"}, "cannot read tensors from evil.pt"),
         ({"--weights": "other.pt"}, "do not fit the model"),
         ({"--quantities": "fischer"}, "fisher"),
+        ({"--quantities": "bounds"}, "such as --quantities fisher,bounds."),
+        ({"--max-memory": "lots"}, "Error: --max-memory must be a positive size"),
         ({"--output": "missing/out.safetensors"}, "no folder missing"),
         ({"--output": "data.npz"}, "it is read as well"),
         ({"--output": "other.pt", "--weights": "./other.pt"}, "it is read as well"),
@@ -157,6 +160,24 @@ def test_mistakes_exit_with_2_and_no_traceback(folder, change, message):
     assert message in shown.output
     assert "Traceback" not in shown.output
     assert not (folder / "planted").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("and pass link='log_rate'.", "and pass --link log_rate."),
+        ('take second_derivative="stochastic"', "take --second-derivative stochastic"),
+        ('quantities=("fisher", "bounds")', "--quantities fisher,bounds"),
+        ("return h with link=None.", "return h without --link."),
+        ("got probes=1", "got --probes 1"),
+        ("seed must be from 0", "--seed must be from 0"),
+        ("a seed, a link and its data", "a seed, a link and its data"),
+        ("--max-memory is max_memory", "--max-memory is --max-memory"),
+    ],
+)
+def test_arguments_are_named_as_options(text, shown):
+    assert with_options(text, main.commands["analyze"]) == shown
+    assert with_options(text, None) == text
 
 
 def test_help_is_no_failure_wherever_the_libraries_are(monkeypatch):
@@ -216,7 +237,8 @@ def test_labels_of_a_file_give_the_empirical_fisher(folder):
     found = [group["empirical"] for group in record["groups"]]
     assert np.allclose(found, [group.sums["empirical"] for group in expected.groups])
     assert record["warnings"] == list(expected.warnings) != []
-    assert "warning: the empirical Fisher is off" in run(*given, asked, "--data", "data.npz").output
+    shown = run(*given, asked, "--data", "data.npz").output
+    assert "warning: entry by entry the empirical Fisher is off" in shown
     refused = run(*given, "empirical", "--data", "data.npy")
     assert refused.exit_code == 2
     assert "needs labels" in refused.output

@@ -220,13 +220,14 @@ def test_it_is_saved_and_shown(tmp_path):
 def test_a_warning_says_how_far_and_whether_sampling_explains_it():
     model, data = build(lambda: mlp(4, 5, 3)), inputs(60, 4)
     (far,) = analysed_with(model, data, torch.zeros(60, dtype=torch.long)).warnings
-    assert "in 0 (labels of the model's own law: at most" in far
+    assert "of I in 0 (labels of the model's own law: at most" in far
     assert far.endswith("it does not estimate the Fisher information of this model.")
     few, own = data[:4], functional.softmax(model(data[:4]).detach(), -1).multinomial(1)[:, 0]
     (close,) = analysed_with(model, few, own).warnings
     assert close.endswith("whether the data's labels follow the model's law.")
     without = fimsym.analyze(model, (few, own), "categorical", quantities=("fisher", "empirical"))
     assert "at most" not in without.warnings[0]
+    assert "ask for variance_score_squared, too" in without.warnings[0]
 
 
 def analysed_with(model, data, classes):

@@ -272,6 +272,21 @@ print(fimsym.analyze(nets.never(), {data}, "categorical", progress={{}}).inputs)
         assert on_terminal(folder, code.format(False))[0].strip() == ""
 
 
+def test_a_terminal_shows_that_a_signal_was_seen(folder):
+    code = """
+import sys, time
+sys.path.insert(0, "")
+import torch, fimsym, nets
+data = torch.arange(100.0, dtype=torch.float64).reshape(-1, 1).expand(-1, 4)
+model = nets.once()
+model.register_forward_hook(lambda *_: time.sleep(0.2 * (model.times == 0)))
+print(fimsym.analyze(model, data, "categorical", max_memory=20_000).inputs)
+"""
+    shown, out = on_terminal(folder, code)
+    assert 33 < int(out) < 100
+    assert "stopping; Ctrl-C again ends at once" in shown
+
+
 def test_no_bar_without_a_terminal(folder):
     data = "torch.randn(40, 4, dtype=torch.float64)"
     code = f"import torch, fimsym, nets; fimsym.analyze(nets.never(), {data}, 'categorical')"

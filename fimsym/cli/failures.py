@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sysconfig
 import traceback
 from pathlib import Path
@@ -25,9 +26,44 @@ def told(error: BaseException) -> str:
 
 
 def placed(error: BaseException) -> str:
-    """Return an error's text, and the place in the user's code that caused it."""
+    """Return an error's text, and the place in the user's code that caused it.
+
+    What it says of arguments is said of the options of the command that runs.
+    """
     place = where(error.__cause__).removeprefix(", in ") if error.__cause__ else ""
-    return f"{error} It arose in {place}." if place and place not in str(error) else str(error)
+    text = with_options(str(error), _command())
+    return f"{text} It arose in {place}." if place and place not in text else text
+
+
+def _command() -> click.Command | None:
+    context = click.get_current_context(silent=True)
+    command = context.command if context else None
+    if context and isinstance(command, click.Group):
+        return command.get_command(context, context.invoked_subcommand or "")
+    return command
+
+
+def with_options(text: str, command: click.Command | None) -> str:
+    """Return a text that names arguments of a function with a command's options instead.
+
+    ``link='log_rate'`` becomes ``--link log_rate``, and ``max_memory`` becomes ``--max-memory``.
+    """
+    for option in command.params if command else ():
+        name, shown = re.escape(option.name or ""), option.opts[-1]
+        if isinstance(option, click.Option) and shown.startswith("--"):
+            text = re.sub(rf"\bwith {name}=None\b", f"without {shown}", text)
+            text = re.sub(
+                rf"\b{name}=\(([^()]*)\)", lambda m, o=shown: f"{o} {_listed(m[1])}", text
+            )
+            text = re.sub(rf"""\b{name}=(["']?)([\w.]+)\1""", rf"{shown} \2", text)
+            said = r"\b(?!=)" if "_" in name else " must be"
+            text = re.sub(rf"(?<![\w-]){name}(?={said})", shown, text)
+    return text
+
+
+def _listed(values: str) -> str:
+    """Return the elements of a tuple of strings as an option takes them."""
+    return ",".join(part.strip(" \"'") for part in values.split(",") if part.strip())
 
 
 def where(error: BaseException) -> str:

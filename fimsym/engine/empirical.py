@@ -98,7 +98,9 @@ def warnings(
         apart = sum(float((empirical[n] - fisher[n]).abs().sum()) for n in names)
         if apart <= _LARGE * total:
             continue
-        words = f"{apart / total:.0%} in {name}" if total else f"{apart:.3g} against 0 in {name}"
+        words = (
+            f"{apart / total:.0%} of I in {name}" if total else f"{apart:.3g} where I = 0 in {name}"
+        )
         if variance is not None and total:
             noise = sum(float((variance[n] / inputs).sqrt().sum()) for n in names)
             words += f" (labels of the model's own law: at most {noise / total:.0%} on average)"
@@ -108,12 +110,15 @@ def warnings(
         far.append(words)
     if not far:
         return ()
-    end = (
-        "more inputs would tell whether the data's labels follow the model's law."
-        if explained
-        else "it does not estimate the Fisher information of this model."
-    )
-    return (f"the empirical Fisher is off by {', '.join(far)}: {end}",)
+    if explained:
+        end = "more inputs would tell whether the data's labels follow the model's law."
+    elif variance is None:
+        end = (
+            "ask for variance_score_squared, too, to see how much of that drawing labels explains."
+        )
+    else:
+        end = "it does not estimate the Fisher information of this model."
+    return (f"entry by entry the empirical Fisher is off by {', '.join(far)}: {end}",)
 
 
 _LARGE = 0.1

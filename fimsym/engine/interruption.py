@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -19,11 +19,13 @@ class Interruption:
     Attributes:
         requested: Whether the signal came.
         during_work: Whether it came otherwise than during a wait for the next item.
+        told: Called when it comes.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self.during_work = False
+        self.told: Callable[[], object] = lambda: None
         self._waiting = False
         self._installed = False
 
@@ -63,6 +65,7 @@ class Interruption:
         if self.requested:
             signal.default_int_handler(number, frame)
         self.requested = True
+        self.told()
         if self._waiting:
             raise KeyboardInterrupt
         self.during_work = True

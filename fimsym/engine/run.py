@@ -104,7 +104,7 @@ class Run:
         rows = inputs_of.Rows(data, ranks.rank, ranks.world)
         what = "analyzing" if ranks.world == 1 else f"analyzing, rank 0 of {ranks.world}"
         with progress_bar(what, own, show and ranks.rank == 0) as bar:
-            self._say = bar.say
+            self._say, stop.told = bar.say, bar.stopping
             work = Work(bar.advance, self._expect, stop)
             for batch in grouped(stop.until_requested(rows), self._wanted):
                 if stop.during_work:
@@ -151,8 +151,8 @@ class Run:
             needed = self.fitting.needed
             if self.held and needed and self.count <= len(some):
                 self._tell(
-                    f"max_memory cannot be held: one input takes {needed / 1e6:.3g} MB of tensors. "
-                    "The analysis goes on, one input at a time."
+                    f"the memory budget cannot be held: one input takes {needed / 1e6:.3g} MB of "
+                    "tensors. The analysis goes on, one input at a time."
                 )
 
     def _start(self, inputs: Tensor) -> None:
@@ -251,8 +251,9 @@ class Run:
         span += " of this process" if self.ranks.world > 1 else ""
         self._tell(
             f"judged by the first pieces of work, exact second derivatives take about "
-            f'{duration(whole)} for {span}. second_derivative="stochastic" estimates them with '
-            "standard errors instead; fisher and variance_score_squared alone need none."
+            f"{duration(whole)} for {span}. Stochastic ones are estimates with standard errors "
+            '(second_derivative="stochastic", or --second-derivative stochastic); '
+            "fisher and variance_score_squared alone need none."
         )
 
     def _result(self, share: Share) -> Analysis:

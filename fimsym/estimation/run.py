@@ -130,6 +130,7 @@ class Run:
         if ranks.world > 1:
             what += f", rank 0 of {ranks.world}"
         with progress_bar(what, own, show and ranks.rank == 0) as advance:
+            stop.told = advance.stopping
             for batch in grouped(stop.until_requested(rows), self._wanted):
                 if stop.during_work:
                     break

@@ -19,6 +19,7 @@ from rich.progress import (
 
 _SPEED_OVER = 600
 """Seconds over which the time left is estimated: single steps may take a minute."""
+_STOPPING = "stopping; Ctrl-C again ends at once"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,12 @@ class Shown:
     Attributes:
         advance: Moves it on by a number of steps.
         say: Prints a line on standard error, above the bar if there is one.
+        stopping: Shows that Ctrl-C was seen.
     """
 
     advance: Callable[[float], None]
     say: Callable[[str], None]
+    stopping: Callable[[], None]
 
     def __call__(self, steps: float = 1) -> None:
         """Move it on."""
@@ -55,7 +58,7 @@ def progress(description: str, total: int | None, enabled: bool) -> Iterator[Sho
             console.print(text, **plain)
 
     if not (enabled and console.is_terminal):
-        yield Shown(advance=lambda steps: None, say=say)
+        yield Shown(advance=lambda steps: None, say=say, stopping=lambda: None)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -71,4 +74,8 @@ def progress(description: str, total: int | None, enabled: bool) -> Iterator[Sho
     )
     with bar:
         task = bar.add_task(description, total=total)
-        yield Shown(advance=lambda steps: bar.advance(task, steps), say=say)
+        yield Shown(
+            advance=lambda steps: bar.advance(task, steps),
+            say=say,
+            stopping=lambda: bar.update(task, description=_STOPPING),
+        )

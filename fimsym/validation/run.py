@@ -92,6 +92,7 @@ class Run:
         if self._ranks.world > 1:
             words += f", rank 0 of {self._ranks.world}"
         with progress_bar(words, len(own), self._show and self._ranks.rank == 0) as advance:
+            stop.told = advance.stopping
             for cell in stop.until_requested(own):
                 found[cell] = self._kept.get(cell) or self._measured(cell, samples)
                 advance()
