@@ -41,7 +41,7 @@ ROADS = ("structured", "shared", "functional")
 """From fast to slow."""
 
 _TARGET = 48 * 10**6
-_TARGET_OF_SWEEPS = 128 * 10**6
+_TARGET_OF_SWEEPS = 166 * 10**6
 _TARGET_OF_SERIES = 96 * 10**6
 
 
