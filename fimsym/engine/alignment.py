@@ -13,7 +13,6 @@ by then: it is about operations and rows, and gradients that vanish have shown n
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections import ChainMap
 from collections.abc import Callable, Hashable, Mapping, MutableMapping
@@ -26,6 +25,7 @@ from fimsym.engine import directions
 from fimsym.engine import graph as graphs
 from fimsym.engine.backward import at_nodes
 from fimsym.engine.classes import Classes
+from fimsym.engine.due import Due, due
 from fimsym.engine.graph import Graph
 from fimsym.engine.network import Network
 from fimsym.engine.probe import Known, agreeing, loose, near, ordered, random_weights
@@ -36,7 +36,6 @@ Uses = Mapping[str, list[Use]]
 """Every use of each parameter."""
 
 _PROBED = 8
-_APART = 2
 _LASTING = 100
 """Most graphs of a model that are remembered."""
 _OF_MODELS: MutableMapping[nn.Module, dict[tuple, Known]] = weakref.WeakKeyDictionary()
@@ -57,9 +56,7 @@ class Alignment:
         self._lasting = _OF_MODELS.setdefault(network.model, {})
         self._known: ChainMap[tuple, Known] = ChainMap({}, self._lasting)
         self._lately: tuple[Callable[[], Graph | None], Known] = lambda: None, Known({})
-        self._generator = torch.Generator().manual_seed(0)
         self._noted: dict[tuple, Known] = {}
-        self._due: tuple[dict[Hashable, int], Hashable, int] | None = None
 
     def uses(self, graph: Graph, inputs: Tensor) -> dict[str, list[Use]]:
         """Return every use of each parameter for which all are known, with their orders."""
@@ -118,8 +115,8 @@ class Alignment:
         except (RuntimeError, NotImplementedError, AttributeError):
             return Known({})  # the functional road says what such a model lacks
 
-    def is_due(self, graph: Graph, inputs: Tensor, way: Hashable, swept: bool = True) -> bool:
-        """Tell whether to compare a chunk: the first, fourth, 16th, … of a graph, way and size.
+    def due(self, graph: Graph, inputs: Tensor, way: Hashable, swept: bool = True) -> Due | None:
+        """Return the comparison due of a chunk: the first, fourth, 16th, … of a way and size.
 
         Batched backward passes of some operations are wrong at some sizes only. Chunks of earlier
         calls count if what they have shown lasts.
@@ -131,22 +128,8 @@ class Alignment:
             swept: Whether autograd has taken backward passes; else sizes count together.
         """
         if len(inputs) <= 1:
-            return False
-        counts, kind = self._lasting_of(graph).compared, (way, len(inputs) if swept else 0)
-        number = counts.get(kind, 0) + 1
-        if not math.log(number, 4).is_integer():
-            counts[kind] = number
-            return False
-        self._generator.manual_seed(number)
-        self._due = counts, kind, number
-        return True
-
-    def _count(self) -> None:
-        """Note that what was due has been compared."""
-        if self._due is not None:
-            counts, kind, number = self._due
-            counts[kind] = number
-            self._due = None
+            return None
+        return due(self._lasting_of(graph).compared, (way, len(inputs) if swept else 0))
 
     def looped(self, graph: Graph) -> bool:
         """Tell whether backward passes have to be taken one by one."""
@@ -166,6 +149,7 @@ class Alignment:
 
     def holds(
         self,
+        due: Due,
         graph: Graph,
         uses: Uses,
         found: Sweep | None,
@@ -178,14 +162,14 @@ class Alignment:
         whole chunk is compared in float64.
 
         Args:
+            due: The comparison.
             graph: Graph of the chunk.
             uses: Every use to be trusted, for each parameter.
             found: Gradients of every output at each node; None to leave them out.
             inputs: The chunk.
             law: Whose directions gradients are taken along; None for all outputs.
         """
-        rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
-        rows = rows.to(inputs.device)
+        rows = due.rows(inputs)
         w = random_weights(directions.number(graph.h, law), graph.h)
         seeds = directions.weighted(w, graph.h, law)
 
@@ -200,7 +184,7 @@ class Alignment:
             return torch.tensordot(w, g[:, places.flatten()], dims=1).unflatten(0, places.shape)
 
         if self._apart(self._network, graph, uses, mixed, inputs, rows, seeds):
-            self._count()
+            due.note()
             return True
         if self._network.dtype == torch.float64:
             return False
@@ -213,11 +197,12 @@ class Alignment:
                     return False
         fine = self._holds_in_double(graph, uses, inputs, rows, seeds.double())
         if fine:
-            self._count()
+            due.note()
         return fine
 
     def holds_along(
         self,
+        due: Due,
         graph: Graph,
         uses: Uses,
         found: Mapping[Any, Tensor | None],
@@ -227,14 +212,14 @@ class Alignment:
         """Tell whether some examples of a chunk, run apart, have the same gradients.
 
         Args:
+            due: The comparison.
             graph: Graph of the chunk.
             uses: Every use to be trusted, for each parameter.
             found: Gradients of Σ_b ⟨r_b, h_b⟩ at each node.
             inputs: The chunk.
             seed: r, [batch, output].
         """
-        rows = torch.randint(len(inputs), (_APART,), generator=self._generator)
-        rows = rows.to(inputs.device)
+        rows = due.rows(inputs)
 
         def mixed(use):
             g = found.get(use.node)
@@ -247,7 +232,7 @@ class Alignment:
             and self._holds_in_double(graph, uses, inputs, rows, seed.double())
         )
         if fine:
-            self._count()
+            due.note()
         return fine
 
     def _holds_in_double(self, graph, uses, inputs, rows, seeds) -> bool:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from fimsym.engine.chunk import Chunk
 from fimsym.engine.curvatures import Second
+from fimsym.engine.parts import unit_of
 from fimsym.engine.tables import put, seen, slots_of
 from fimsym.engine.tiles import Tile, tiles
-from fimsym.engine.uses import Lookup, Use, split_rows, unit_of
+from fimsym.engine.uses import Lookup, Use, split_rows
 from fimsym.engine.work import Unit
 
 _COPIES = 8

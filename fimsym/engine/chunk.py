@@ -20,10 +20,11 @@ from fimsym.engine.classes import Classes
 from fimsym.engine.graph import Graph
 from fimsym.engine.head import Head
 from fimsym.engine.network import Block
+from fimsym.engine.parts import parts
 from fimsym.engine.precision import vanish
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.tables import pairs_of, put, seen
-from fimsym.engine.uses import Affine, Lookup, Product, Use, parts
+from fimsym.engine.uses import Affine, Lookup, Product, Use
 from fimsym.engine.values import Values
 
 _MANY_CLASSES = 32

@@ -15,8 +15,9 @@ from fimsym.engine.backward import at_nodes, vjp
 from fimsym.engine.chain import start_of
 from fimsym.engine.graph import Graph
 from fimsym.engine.memory import at_a_time
+from fimsym.engine.parts import unit_of
 from fimsym.engine.precision import largest
-from fimsym.engine.uses import Use, split_rows, unit_of
+from fimsym.engine.uses import Use, split_rows
 
 _TOLERANCE = 1e-9
 _BLOCK = 2**18

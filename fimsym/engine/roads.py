@@ -127,8 +127,8 @@ class Roads:
             compared: `add` has compared them with some examples run apart.
         """
         uses = self.alignment.uses(graph, inputs)
-        due = not compared and self.alignment.is_due(graph, inputs, "uses")
-        if due and not self.alignment.holds(graph, uses, None, inputs, None):
+        due = None if compared else self.alignment.due(graph, inputs, "uses")
+        if due and not self.alignment.holds(due, graph, uses, None, inputs, None):
             self.alignment.forget(graph)
             uses = {}
         for name in set(self.network.names) - uses.keys():
@@ -145,10 +145,10 @@ class Roads:
         looped = self.alignment.looped(graph)
         found = Sweep(start, graph, nodes, not looped, law, self.second)
         way = directions.number(graph.h, law), law is None
-        due = self.alignment.is_due(graph, inputs, way, bool(found.swept))
-        if due and not self.alignment.holds(graph, uses, found, inputs, law):
+        due = self.alignment.due(graph, inputs, way, bool(found.swept))
+        if due and not self.alignment.holds(due, graph, uses, found, inputs, law):
             found = Sweep(start, graph, nodes, False, law, self.second)
-            if looped or not self.alignment.holds(graph, uses, found, inputs, law):
+            if looped or not self.alignment.holds(due, graph, uses, found, inputs, law):
                 self.alignment.forget(graph)
                 uses = {}
             else:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from fimsym.engine import bounded, empirical
 from fimsym.engine import data as inputs_of
-from fimsym.engine.accumulate import ERROR, Accumulator
+from fimsym.engine import empirical
+from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.analysis import Analysis
 from fimsym.engine.checks import (
     check_examples_independent,
@@ -28,9 +28,9 @@ from fimsym.engine.head import Head
 from fimsym.engine.interruption import Interruption
 from fimsym.engine.labels import several
 from fimsym.engine.network import Network
+from fimsym.engine.outcome import outcome
 from fimsym.engine.pieces import grouped
 from fimsym.engine.powers import in_memory
-from fimsym.engine.quantities import by_group
 from fimsym.engine.recording import NoTape
 from fimsym.engine.roads import Roads
 from fimsym.engine.stochastic import Probing
@@ -94,7 +94,8 @@ class Run:
             share = self.ranks.merge(self.sums, self._cover(data, show, stop))
         if not share.count:
             raise KeyboardInterrupt
-        return self._result(share)
+        notes = tuple(self.notes)
+        return outcome(self.network, self.head, self.sums, share, self.grouping, notes)
 
     def _cover(self, data, show, stop) -> Share:
         """Add up this process's rows, until told to stop."""
@@ -254,51 +255,6 @@ class Run:
             f"{duration(whole)} for {span}. Stochastic ones are estimates with standard errors "
             '(second_derivative="stochastic", or --second-derivative stochastic); '
             "fisher and variance_score_squared alone need none."
-        )
-
-    def _result(self, share: Share) -> Analysis:
-        network = self.network
-        one_label = self.sums.agree(empirical.SHIFT, empirical.EMPIRICAL)
-        values, errors, limits = {}, {}, {}
-        for quantity, mean in self.sums.means(share.count, bounded.NAMES).items():
-            if quantity.startswith(ERROR):
-                error = (mean / share.count).sqrt_()
-                errors[quantity.removeprefix(ERROR)] = network.split(error)
-            else:
-                kept = limits if quantity in bounded.NAMES else values
-                kept[quantity] = network.split(mean)
-        if one_label:
-            del values[empirical.SHIFT]
-        spread = {}
-        if self.sums.squares is not None:
-            divisor = share.count - 1 if share.count > 1 else float("nan")
-            spread = network.split(self.sums.squares.div_(divisor).cpu())
-        groups = by_group(network.names, self.grouping)
-        group_errors = {
-            quantity.removeprefix(ERROR): dict(
-                zip(groups, (variance.sqrt() / share.count).tolist(), strict=True)
-            )
-            for quantity, variance in self.sums.of_groups.items()
-        }
-        roads, ways = share.taken
-        return Analysis(
-            family=self.head.spec.name,
-            link=self.head.link,
-            constants=self.head.constants,
-            inputs=share.count,
-            outputs=share.outputs,
-            values=values,
-            spread=spread,
-            grouping=self.grouping,
-            roads=roads,
-            ways=ways,
-            frozen=network.frozen,
-            standard_errors=errors,
-            group_errors=group_errors,
-            bounds=limits,
-            interrupted=share.interrupted,
-            notes=tuple(self.notes),
-            expected_inputs=share.total,
         )
 
 

@@ -21,7 +21,8 @@ from fimsym.engine.backward import at_nodes
 from fimsym.engine.graph import Graph
 from fimsym.engine.memory import at_a_time
 from fimsym.engine.network import Block, Network
-from fimsym.engine.uses import Lookup, Product, Use, device_of, split_rows, unit_of
+from fimsym.engine.parts import device_of, unit_of
+from fimsym.engine.uses import Lookup, Product, Use, split_rows
 
 Uses = Mapping[str, list[Use]]
 """Every use of each parameter, its rows known to belong to examples."""

@@ -150,8 +150,8 @@ class Curved:
         first = {node: None if g is None else g[0] for node, g in found.items()}
         seed = functional.one_hot(torch.tensor(0), outputs).to(piece.outputs).expand(batch, -1)
         at = piece.graph, piece.uses, first, piece.inputs, seed
-        due = self._alignment.is_due(piece.graph, piece.inputs, "outputs")
-        if due and not self._alignment.holds_along(*at):
+        due = self._alignment.due(piece.graph, piece.inputs, "outputs")
+        if due and not self._alignment.holds_along(due, *at):
             self._alignment.forget(piece.graph)
             piece.uses = {}
             return {}

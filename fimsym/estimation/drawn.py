@@ -167,11 +167,13 @@ class Drawn:
         return roads | dict.fromkeys(rest, "functional")
 
     def _holds(self, piece: Piece, found: dict[Any, Tensor | None], seeds: Tensor) -> bool:
-        if not self._alignment.is_due(piece.graph, piece.inputs, len(seeds)):
+        due = self._alignment.due(piece.graph, piece.inputs, len(seeds))
+        if due is None:
             return True
         first = {node: None if g is None else g[0] for node, g in found.items()}
         seed = seeds[0].to(piece.graph.h)
-        return self._alignment.holds_along(piece.graph, piece.uses, first, piece.inputs, seed)
+        at = piece.graph, piece.uses, first, piece.inputs, seed
+        return self._alignment.holds_along(due, *at)
 
 
 def dof(draws: Sequence[int]) -> int:

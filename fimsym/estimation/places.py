@@ -21,8 +21,9 @@ from torch import Tensor
 from fimsym.engine.accumulate import Accumulator
 from fimsym.engine.memory import at_a_time
 from fimsym.engine.network import Block
+from fimsym.engine.parts import unit_of
 from fimsym.engine.powers import in_memory
-from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows, unit_of
+from fimsym.engine.uses import Affine, Lookup, Product, Use, split_rows
 
 STRUCTURED, SHARED = "structured", "shared"
 
