@@ -32,6 +32,7 @@ class Classes:
 
     Args:
         h: Natural parameters, [batch, output].
+        top: The likeliest class, [batch]; of several one, which directions may depend on.
 
     Attributes:
         overwrites: Whether `used_up` saves memory.
@@ -39,9 +40,9 @@ class Classes:
 
     overwrites = True
 
-    def __init__(self, h: Tensor):
+    def __init__(self, h: Tensor, top: Tensor | None = None):
         self.h = h
-        self.top = h.argmax(-1)
+        self.top = h.argmax(-1) if top is None else top
         self._double = torch.softmax(h.double(), -1)
         self.p = self._double.to(h.dtype).unsqueeze(1)
 
@@ -110,7 +111,7 @@ class Classes:
         self, h: Tensor, u: Tensor, v: Tensor | None, with_variance: bool = True
     ) -> dict[str, Tensor]:
         """Return `moments` in the dtype of h, these inputs' natural parameters."""
-        law = self if h.dtype == self.h.dtype else type(self)(h)
+        law = self if h.dtype == self.h.dtype else type(self)(h, self.top)
         return law.moments(u, v, with_variance)
 
     def moments(self, u: Tensor, v: Tensor | None, with_variance: bool) -> dict[str, Tensor]:
@@ -127,17 +128,17 @@ class Classes:
         for first in range(0, max(1, len(u)), size):
             rows = slice(first, first + size)
             p, square = self.p[rows], u[rows].square()
-            fisher = _weighted_sum(p, square)
+            fisher = weighted_sum(p, square)
             found["fisher"].append(fisher)
             if not with_variance:
                 continue
             square.sub_(fisher)
             if v is not None:
                 product = square * v[rows]
-                found["covariance"].append(_weighted_sum(p, product).neg_())
+                found["covariance"].append(weighted_sum(p, product).neg_())
                 bent = torch.square(v[rows], out=product)
-                found["variance_negative_hessian"].append(_weighted_sum(p, bent))
-            found["variance_score_squared"].append(_weighted_sum(p, square.square_()))
+                found["variance_negative_hessian"].append(weighted_sum(p, bent))
+            found["variance_score_squared"].append(weighted_sum(p, square.square_()))
         return {
             name: (torch.cat(parts) if len(parts) > 1 else parts[0]).squeeze(1)
             for name, parts in found.items()
@@ -162,14 +163,14 @@ class Classes:
         """
         out = out or {}
         p, square = self.p[rows], u.square_()
-        fisher = _weighted_sum(p, square, out.get("fisher"))
+        fisher = weighted_sum(p, square, out.get("fisher"))
         found = {"fisher": fisher.squeeze(1)}
         if with_variance:
-            excess = _square_of_difference(square, fisher)
+            excess = square_of_difference(square, fisher)
             if summed and p.numel() <= LONGEST:
                 p, excess = p.reshape(1, 1, -1), excess.reshape(1, -1, excess.shape[-1])
             name = "variance_score_squared"
-            found[name] = _weighted_sum(p, excess, out.get(name)).squeeze(1)
+            found[name] = weighted_sum(p, excess, out.get(name)).squeeze(1)
         return found
 
     def moments_of_outputs(self) -> dict[str, Tensor]:
@@ -240,7 +241,7 @@ class Pair(Classes):
         return {name: getattr(found, name) for name in names}
 
 
-def _weighted_sum(p: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
+def weighted_sum(p: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
     """Return Σ_c p_c x_c, [batch, 1, param], from [batch, 1, class] and [batch, class, param].
 
     It is written to `out`, [batch, param], if that is given.
@@ -251,7 +252,7 @@ def _weighted_sum(p: Tensor, values: Tensor, out: Tensor | None = None) -> Tenso
     return torch.bmm(p, values, out=out)
 
 
-def _square_of_difference(x: Tensor, y: Tensor) -> Tensor:
+def square_of_difference(x: Tensor, y: Tensor) -> Tensor:
     """Set x to (x − y)², in one pass over memory, and return it."""
     return torch.ops.aten.mse_loss.out(x, y, 0, out=x)
 

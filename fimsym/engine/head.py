@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fimsym.engine import bounded, classes, columns
+from fimsym.engine.others import Others
 from fimsym.engine.powers import in_memory
 from fimsym.engine.precision import with_digits
 from fimsym.errors import DomainError, FimsymError, SpecError
@@ -21,6 +22,8 @@ _COPIES = 12
 _COPIES_OF_MATRICES = 60
 SECOND_ORDER = {"variance_negative_hessian", "covariance", *bounded.OF_SECOND}
 """Quantities that need second derivatives."""
+_FEW_CLASSES = 32
+"""So few that one gradient less is worth more than what replaces it."""
 
 
 class Head:
@@ -220,12 +223,16 @@ class Head:
         eye = torch.eye(count).to(outputs).expand(batch, count, count)
         return self.values(asked, outputs, eye, torch.zeros_like(eye))
 
-    def classes(self, outputs: Tensor) -> classes.Classes | None:
+    def classes(self, outputs: Tensor, fewer: bool = False) -> classes.Classes | None:
         """Return the law of one label out of several classes, if that is what this is.
 
         Derivatives may then be centred before they reach the parameters: adding the same
         number to every logit changes no probability, and centring, being linear, may be done
         at the output.
+
+        Args:
+            outputs: o, [batch, output].
+            fewer: Save a gradient, at the cost of more work with each of its entries.
         """
         is_one = (
             self.spec.name == "categorical"
@@ -235,7 +242,10 @@ class Head:
         )
         if not is_one:
             return None
-        return classes.Pair(outputs) if outputs.shape[1] == 2 else classes.Classes(outputs)
+        if outputs.shape[1] == 2:
+            return classes.Pair(outputs)
+        few = fewer and outputs.shape[1] <= _FEW_CLASSES
+        return Others(outputs) if few else classes.Classes(outputs)
 
     def are_probabilities(self, outputs: Tensor) -> bool:
         """Tell whether outputs look like the probabilities of classes instead of their logits."""

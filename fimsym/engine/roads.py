@@ -14,6 +14,7 @@ Source: Soen & Sun (2024), section 5; chain rule.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -141,8 +142,9 @@ class Roads:
         start = start_of(graph)
         nodes = _below(graph, uses, start)
         bounds = not bounded.NAMES.isdisjoint(self.asked)  # their norms change with centring
-        law = None if bounds else self.head.classes(graph.h.detach())
         looped = self.alignment.looped(graph)
+        fewer = looped and not self.second
+        law = None if bounds else self.head.classes(graph.h.detach(), fewer)
         found = Sweep(start, graph, nodes, not looped, law, self.second)
         way = directions.number(graph.h, law), law is None
         due = self.alignment.due(graph, inputs, way, bool(found.swept))
@@ -161,11 +163,14 @@ class Roads:
         self.taken |= dict.fromkeys(rest, "functional")
 
         def add() -> None:
+            waiting = collections.Counter(use.node for named in uses.values() for use in named)
             for name, named in uses.items():
                 road = "shared"
                 if name not in later:
                     with torch.no_grad():
                         road = chunk.add(name, named)
+                    waiting.subtract(use.node for use in named)
+                    found.release(use.node for use in named if not waiting[use.node])
                 self.taken[name] = max(self.taken[name], road, key=ROADS.index)
 
         touched = [self._touched(name, uses[name]) for name in later]

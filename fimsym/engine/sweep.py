@@ -8,7 +8,7 @@ down a chain of layers by matrix products; autograd does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -66,6 +66,11 @@ class Sweep:
 
     def __contains__(self, node: Any) -> bool:
         return node in self.chain.slopes or node in self.swept
+
+    def release(self, nodes: Iterable[Any]) -> None:
+        """Give back the gradients at nodes where they are no longer wanted."""
+        for node in nodes:
+            self.swept.pop(node, None)
 
     def of(self, node: Any) -> Tensor:
         """Return the gradients at a node, [output, *shape of the result]."""
