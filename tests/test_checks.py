@@ -94,3 +94,64 @@ def test_noise_is_found_in_the_first_inputs(size):
 
 def test_inputs_run_alone_are_not_run_again():
     assert checked(build(Watched), inputs(64, 4), 64) == [1]
+
+
+class Merging(nn.Module):
+    """Keeps the product of two parameters, in one attribute or another, for ever or not."""
+
+    def __init__(self, anew):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(4, 2)), nn.Parameter(torch.randn(2, 3))
+        self.bias = nn.Linear(4, 3)
+        self.anew, self.merged = anew, None
+
+    def forward(self, x):
+        if self.anew or self.merged is None:
+            self.merged = self.a @ self.b
+        return x @ self.merged + self.bias(x).tanh()
+
+
+@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize("quantities", ["fisher", "all"])
+def test_a_model_that_keeps_what_it_computed_is_refused(count, quantities):
+    given = {"family": "categorical", "quantities": quantities, "progress": False}
+    with pytest.raises(fimsym.UnsupportedError, match=r"computed from parameter '[ab]'"):
+        fimsym.analyze(build(lambda: Merging(False)), inputs(count, 4), **given)
+    kept = build(lambda: Merging(False))
+    kept(inputs(2, 4))
+    with pytest.raises(fimsym.UnsupportedError, match="parameter 'a'"):
+        fimsym.analyze(kept, inputs(count, 4), **given)
+    assert fimsym.analyze(build(lambda: Merging(True)), inputs(count, 4), **given).fisher["a"].all()
+
+
+def test_parametrizations_that_are_kept_are_refused():
+    layer = nn.Linear(4, 3).double().eval()
+    nn.utils.parametrize.register_parametrization(layer, "weight", nn.Tanh())
+    with (
+        nn.utils.parametrize.cached(),
+        pytest.raises(fimsym.UnsupportedError, match=r"parametrize\.cached"),
+    ):
+        fimsym.analyze(layer, inputs(5, 4), "categorical")
+    found = fimsym.analyze(layer, inputs(5, 4), "categorical")
+    assert found.fisher["parametrizations.weight.original"].all()
+
+
+class Squeezing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv1d(1, 3, 4)
+
+    def forward(self, x):
+        return self.layer(x).squeeze()
+
+
+@pytest.mark.parametrize("sizes", [(5, 1), (1,)])
+def test_the_axis_of_a_single_input_is_not_to_be_squeezed(sizes):
+    batches = [inputs(size, 1, 4) for size in sizes]
+    with pytest.raises(fimsym.ShapeError, match=r"\[1, output\]; got \[3\].*\.flatten\(1\)"):
+        fimsym.analyze(build(Squeezing), batches, "categorical", max_memory="1kB")
+
+
+def test_an_input_without_its_batch_axis_is_told_to_take_one():
+    with pytest.raises(fimsym.ShapeError, match=r"X\.unsqueeze\(0\)"):
+        fimsym.analyze(build(lambda: nn.Linear(4, 3)), inputs(4), "categorical")

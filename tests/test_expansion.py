@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import fimsym
 from fimsym.engine import examined
 from fimsym.engine.allocations import Allocations
 from fimsym.engine.examined import examine, expanded
@@ -420,6 +421,36 @@ def test_examples_that_mix_are_refused():
     expansion = Expansion(Network(network), inputs)
     with pytest.raises(NoTape, match="mixes examples"):
         expansion.rows("inner.weight", [0], [0])
+
+
+class Experts(nn.Module):
+    """Each of two takes those inputs that a number of theirs sends there."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.last = nn.Linear(3, 3), nn.Linear(4, 3)
+        self.experts = nn.ModuleList([nn.Linear(3, 4), nn.Linear(3, 4)])
+
+    def forward(self, x):
+        order = x[:, 0].argsort()
+        z, count = self.shared(x)[order], int((x[:, 0] < 0).sum())
+        one, other = self.experts
+        z = torch.cat([torch.tanh(one(z[:count])), other(z[count:]) ** 2])
+        found = torch.empty_like(z)
+        found[order] = z
+        return self.last(found)
+
+
+def test_experts_without_an_input_take_no_part():
+    torch.manual_seed(0)
+    network, inputs = Experts().double(), torch.randn(12, 3).double()
+    given = {"family": "categorical", "quantities": "all", "progress": False}
+    whole = fimsym.analyze(network, inputs, **given)
+    for data in (inputs.split(1), [inputs[inputs[:, 0] < 0], inputs[inputs[:, 0] >= 0]]):
+        parts = fimsym.analyze(network, data, max_memory="60kB", **given)
+        for quantity, named in whole.values.items():
+            for name, value in named.items():
+                torch.testing.assert_close(parts.values[quantity][name], value)
 
 
 def test_a_wrong_rule_is_found_out(monkeypatch):

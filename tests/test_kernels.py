@@ -11,7 +11,7 @@ from torch.nn import functional
 import fimsym
 from fimsym.engine import graph as graphs
 from fimsym.engine import kernels, memory
-from tests.networks import build, inputs, mlp
+from tests.networks import build, flat, inputs, mlp
 
 GPU = torch.device("cuda")
 
@@ -174,7 +174,7 @@ class Spy(torch.overrides.TorchFunctionMode):
     ],
 )
 def test_recurrent_layers_on_a_gpu_are_not_left_to_cudnn(layer, name):
-    with Spy() as spy, kernels.kernels_of(GPU):
+    with Spy() as spy, kernels.Differentiable(GPU):
         layer(4, 3)(inputs(2, 5, 4).float())
         nn.Linear(4, 3)(inputs(2, 4).float())
     assert spy.seen[name] is False
@@ -185,7 +185,7 @@ def test_recurrent_layers_on_a_gpu_are_not_left_to_cudnn(layer, name):
 def test_parameters_on_a_gpu_are_not_moved_to_where_cudnn_wants_them():
     weights = [torch.randn(9, 4), torch.randn(9, 3), torch.randn(9), torch.randn(9)]
     call = (weights, 4, 4, 3, 3, 0, 1, True, False)
-    with Spy() as spy, kernels.kernels_of(GPU):
+    with Spy() as spy, kernels.Differentiable(GPU):
         torch._cudnn_rnn_flatten_weight(*call)
     assert "_cudnn_rnn_flatten_weight" not in spy.seen
 
@@ -201,7 +201,7 @@ def test_parameters_on_a_gpu_are_not_moved_to_where_cudnn_wants_them():
 def test_root_mean_squares_on_a_gpu_are_taken_step_by_step(layer):
     x = inputs(5, 3, 4)
     layer = layer.double()
-    with Spy() as spy, kernels.kernels_of(GPU):
+    with Spy() as spy, kernels.Differentiable(GPU):
         found = layer(x)
         again = functional.rms_norm(x, layer.normalized_shape, layer.weight, layer.eps)
     assert "rms_norm" not in spy.seen
@@ -213,14 +213,14 @@ def test_root_mean_squares_on_a_gpu_are_taken_step_by_step(layer):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
 def test_root_mean_squares_have_the_digits_that_torch_gives_them(dtype, scale):
     x = (scale * inputs(4, 8)).to(dtype)
-    with kernels.kernels_of(GPU):
+    with kernels.Differentiable(GPU):
         found = functional.rms_norm(x, (8,))
     assert found.dtype == dtype
     torch.testing.assert_close(found, functional.rms_norm(x, (8,)))
 
 
 def test_a_processor_has_torchs_own_kernels():
-    with Spy() as spy, kernels.kernels_of(torch.device("cpu")):
+    with Spy() as spy, kernels.Differentiable(torch.device("cpu")):
         nn.RMSNorm(4)(torch.ones(2, 4))
     assert "rms_norm" in spy.seen
 
@@ -243,3 +243,72 @@ def test_a_gpu_is_given_more_at_a_time(monkeypatch):
     monkeypatch.setattr(memory, "_free", lambda device: 80 * 10**9)
     assert memory.budget(None, torch.device("cpu")) == 10**9
     assert memory.budget(None, GPU) == 20 * 10**9
+
+
+SCALED = {
+    "addcmul": lambda x: torch.addcmul(x, x, x.sin(), value=0.5),
+    "addcdiv": lambda x: torch.addcdiv(x, x, 2 + x.sin(), value=-0.5),
+    "addmm": lambda x: torch.addmm(x, x @ x.T, x, beta=0.5, alpha=2),
+    "addmm, no first": lambda x: torch.addmm(x / 0, x @ x.T, x, beta=0),
+    "addmm, a method": lambda x: x.addmm(x @ x.T, x, alpha=0.3),
+    "addmm, as it is": lambda x: torch.addmm(x, x @ x.T, x),
+    "addmv": lambda x: torch.addmv(x[0], x.T, x[:, 0], alpha=0.5).expand_as(x),
+    "addr": lambda x: torch.addr(x, x[:, 0], x[0], beta=0.3, alpha=3),
+    "addbmm": lambda x: torch.addbmm(x, (x @ x.T)[None], x[None], beta=2),
+    "baddbmm": lambda x: torch.baddbmm(x[None], (x @ x.T)[None], x[None], alpha=0.5)[0],
+    "hardsigmoid": lambda x: functional.hardsigmoid(4 * x),
+    "hardsigmoid in place": lambda x: functional.hardsigmoid(4 * x, inplace=True),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_what_is_carried_out_otherwise_gives_the_same(name):
+    x = inputs(5, 4)
+    with kernels.Differentiable(torch.device("cpu")):
+        found = SCALED[name](x)
+    torch.testing.assert_close(found, SCALED[name](x))
+
+
+class Scaling(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.w = nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x), x, self.w).tanh())
+
+
+@pytest.mark.parametrize("second", ["exact", "stochastic"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z, x, w: torch.addcmul(z, x, w, value=0.5),
+        lambda z, x, w: torch.addcdiv(z, x, 1 + w * w, value=0.5),
+        lambda z, x, w: torch.addmm(z, z, w[:, None] * w, beta=0.5, alpha=2.0),
+    ],
+    ids=["addcmul", "addcdiv", "addmm"],
+)
+def test_scaled_sums_do_not_end_the_process_where_memory_is_counted(function, second):
+    model, data = build(lambda: Scaling(function)), inputs(3, 4)
+    given = {"family": "categorical", "quantities": "all", "progress": False}
+    found = fimsym.analyze(model, data, second_derivative=second, **given)
+    assert found.variance_negative_hessian["w"].any()
+
+
+def test_hard_sigmoids_have_second_derivatives():
+    def network(function):
+        return build(lambda: nn.Sequential(nn.Linear(4, 5), function, nn.Linear(5, 3)))
+
+    class Plain(nn.Module):
+        def forward(self, x):
+            return functional.relu6(x + 3) / 6
+
+    given = {"family": "categorical", "quantities": "all", "progress": False}
+    found, plain = (
+        fimsym.analyze(network(function), 3 * inputs(9, 4), **given)
+        for function in (nn.Hardsigmoid(), Plain())
+    )
+    for quantity, named in plain.values.items():
+        torch.testing.assert_close(flat(found.values[quantity]), flat(named))

@@ -31,6 +31,7 @@ from fimsym.engine.network import Network
 from fimsym.engine.probe import Known, agreeing, loose, near, ordered, random_weights
 from fimsym.engine.sweep import Sweep
 from fimsym.engine.uses import Use, split_rows
+from fimsym.errors import UnsupportedError
 
 Uses = Mapping[str, list[Use]]
 """Every use of each parameter."""
@@ -112,6 +113,8 @@ class Alignment:
             rows = min(len(h), len(graph.h))
             fine = near(graph.h.detach()[:rows].double(), h.detach()[:rows], 1e-2)
             return agreeing(exact, leaves) if fine else Known({})
+        except UnsupportedError:
+            raise
         except (RuntimeError, NotImplementedError, AttributeError):
             return Known({})  # the functional road says what such a model lacks
 

@@ -31,12 +31,7 @@ def check_outputs(network: Network, inputs: Tensor, minimum: int) -> Graph:
     """
     h, leaves = network.traced(inputs)
     network.check_unchanged()
-    if h.ndim != 2 or h.shape[0] != inputs.shape[0]:
-        raise ShapeError(
-            f"the model must map {list(inputs.shape)} to [{inputs.shape[0]}, output]; got "
-            f"{list(h.shape)}. Return one row of natural parameters per input"
-            + (", for a single output with .unsqueeze(-1)." if h.ndim == 1 else ".")
-        )
+    check_shape(h, inputs)
     if h.shape[1] < minimum:
         raise ShapeError(
             f"the model returns {h.shape[1]} output(s) per input; this family needs at least "
@@ -58,6 +53,23 @@ def traced(network: Network, inputs: Tensor) -> Graph:
         UnsupportedError: it takes a parameter from elsewhere than its modules.
     """
     return _read(network, *network.traced(inputs))
+
+
+def check_shape(h: Tensor, inputs: Tensor) -> None:
+    """Raise ShapeError unless h is [batch, output]."""
+    if h.ndim == 2 and len(h) == len(inputs):
+        return
+    advice = "Return one row of natural parameters per input"
+    if inputs.ndim == 1:
+        advice = f"For a single input of {len(inputs)} numbers pass X.unsqueeze(0)"
+    elif len(inputs) == 1 and h.ndim < 2:
+        advice += "; .squeeze() takes away the axis of a single one, which .flatten(1) does not"
+    elif h.ndim == 1:
+        advice += ", for a single output with .unsqueeze(-1)"
+    raise ShapeError(
+        f"the model must map {list(inputs.shape)} to [{len(inputs)}, output]; got "
+        f"{list(h.shape)}. {advice}."
+    )
 
 
 def _read(network: Network, h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:

@@ -18,6 +18,7 @@ from torch import Tensor
 from fimsym.engine.layout import layout, ruled
 from fimsym.engine.placement import ACTIVATIONS, kind_of
 from fimsym.engine.uses import Affine, Convolution, Lookup, Product, Use
+from fimsym.errors import UnsupportedError
 
 _BATCHED_BADLY = {"CdistBackward0", "PreluKernelBackward0"}
 _SAME = {"ReshapeAliasBackward0": "ViewBackward0"}
@@ -96,12 +97,19 @@ class Graph:
         return any(node.name() in _LOOPED | _BATCHED_BADLY for node in self.nodes)
 
 
+KEPT = "_fimsym_parameter"
+"""Attribute of leaf tensors in place of parameters: the parameter's name."""
+
+
 def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
     """Return the graph of a forward pass that ended with h.
 
     Args:
         h: Result of the forward pass.
         leaves: The trainable parameters, leaf tensors that require grad.
+
+    Raises:
+        UnsupportedError: the graph reaches leaves of an earlier forward pass.
     """
     nodes = walk(h.grad_fn)
     names = {id(leaf): name for name, leaf in leaves.items()}
@@ -114,6 +122,12 @@ def read(h: Tensor, leaves: Mapping[str, Tensor]) -> Graph:
         owner = names.get(id(leaf)) if leaf is not None else None
         if owner is not None:
             owners[owner] = node
+        elif hasattr(leaf, KEPT):
+            raise UnsupportedError(
+                f"the model keeps what it has computed from parameter {getattr(leaf, KEPT)!r} "
+                "for its next forward pass, as an attribute or inside of parametrize.cached(): "
+                "derivatives would be missing there. Compute it anew in every forward pass."
+            )
         elif leaf is not None:
             others.append(leaf)
         edges = []

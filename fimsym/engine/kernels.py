@@ -64,14 +64,24 @@ _SHARED = _Shared()
 
 
 class Differentiable(TorchFunctionMode):
-    """Carries out as on a CPU what a GPU has kernels of its own for.
+    """Carries out by other operations what torch differentiates badly.
 
-    cuDNN has gradients of recurrent layers in training mode only, and none of those gradients; the
-    kernel of RMSNorm hides its rows.
+    torch has no second derivative of the hard sigmoid, and ends the process where sums are scaled
+    by numbers inside of transforms that `Allocations` counts the memory of. On a GPU, cuDNN has
+    gradients of recurrent layers in training mode only, and none of those gradients; the kernel of
+    RMSNorm hides its rows.
     """
+
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self._on_gpu = device.type == "cuda"
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if (other := _OTHERS.get(func)) is not None:
+            return other(func, *args, **kwargs)
+        if not self._on_gpu:
+            return func(*args, **kwargs)
         if func in _RECURRENT:
             with _set([_attribute(torch.backends.cudnn, "enabled", False)]):
                 return func(*args, **kwargs)
@@ -82,9 +92,26 @@ class Differentiable(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def kernels_of(device: torch.device) -> contextlib.AbstractContextManager:
-    """Return what to call a model within on a device."""
-    return Differentiable() if device.type == "cuda" else contextlib.nullcontext()
+def _scaled(func: Any, *args: Any, **scales: Any) -> Tensor:
+    """Return β x + α a∘b for a function of x, a and b with β and α, or with α alone, as value."""
+    plain = len(args) != 3 or not scales.keys() <= {"beta", "alpha", "value"}
+    if plain or all(scale == 1 for scale in scales.values()):
+        return func(*args, **scales)
+    x, a, b = args
+    beta, alpha = scales.get("beta", 1), scales.get("alpha", scales.get("value", 1))
+    return func(beta * x if beta else torch.zeros_like(x), alpha * a, b)
+
+
+def _hard_sigmoid(func: Any, input: Tensor, inplace: bool = False) -> Tensor:
+    return func(input, inplace) if inplace else functional.hardtanh(input + 3, 0.0, 6.0) / 6
+
+
+_SCALED = ("addcmul", "addcdiv", "addmm", "addmv", "addr", "addbmm", "baddbmm")
+_OTHERS: dict[Any, Callable[..., Tensor]] = {
+    functional.hardsigmoid: _hard_sigmoid,
+    **{getattr(owner, name): _scaled for owner in (torch, Tensor) for name in _SCALED},
+}
+"""What is carried out otherwise."""
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fimsym.engine.kernels import kernels_of
+from fimsym.engine.graph import KEPT
+from fimsym.engine.kernels import Differentiable
 from fimsym.engine.models import (
     Unrounded,
     check_finite_parameters,
@@ -178,10 +179,13 @@ class Network:
 
     def leaves(self) -> dict[str, Tensor]:
         """Return the parameters as tensors that require grad."""
-        return {
+        found = {
             name: self.theta[own.start : own.stop].view(self.shapes[name]).requires_grad_()
             for name, own in self.parameters()
         }
+        for name, leaf in found.items():
+            setattr(leaf, KEPT, name)
+        return found
 
     def called(self, parameters: Mapping[str, Any], inputs: Tensor) -> Tensor:
         """Return h for a batch, with these in place of all parameters."""
@@ -232,7 +236,7 @@ class Network:
         named = {**self._fixed, **parameters}
         given = {path: named[name] for path, name in self._paths.items()}
         whole = Unrounded(self.dtype) if self._unrounded else contextlib.nullcontext()
-        with without_checkpoints(), kernels_of(self.device), whole:
+        with without_checkpoints(), Differentiable(self.device), whole:
             output = functional_call(self.model, given, (inputs,), tie_weights=False)
         if not isinstance(output, Tensor):
             raise ShapeError(

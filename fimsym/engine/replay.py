@@ -78,7 +78,7 @@ class Replay:
                 site = self._site(number, step, known)
                 found = self._through(step, site, moving, (rows, columns))
                 for place, tangent in zip(step.results, found, strict=True):
-                    if place in known.live:
+                    if place in known.live and self._values[place].numel():
                         tangents[place] = tangent
                 if site.total is not None:
                     total = site.total if total is None else total + site.total

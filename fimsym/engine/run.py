@@ -18,6 +18,7 @@ from fimsym.engine.checks import (
     check_finite,
     check_outputs,
     check_own_functions,
+    check_shape,
     traced,
 )
 from fimsym.engine.distributed import Ranks, Share
@@ -190,6 +191,7 @@ class Run:
     def _add_chunk(self, inputs: Tensor, labels: Tensor | None, work: Work) -> None:
         graph = self._traced(inputs)
         h = graph.h.detach()
+        check_shape(h, inputs)
         check_finite(self.network, inputs, h, self.count)
         self.head.check(h, self.count)
         _check_width(h, self.outputs)
