@@ -110,6 +110,7 @@ class Curvatures:
         if key not in self._records:
             try:
                 self._records[key] = examine(self._network, inputs[:2])
+                self._records[key].share_costs(self._records.get((graph.signature, 1)))
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise

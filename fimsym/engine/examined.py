@@ -27,6 +27,9 @@ _NEGLIGIBLE = 1e-12
 """Of the largest derivative that is seen: smaller ones may be rounding."""
 _ROUNDED_AWAY = 1e-5
 """The same in float32."""
+_COPIES = 2
+_LITTLE = 4_000_000
+"""Bytes that are not worth measuring: every direction holds a few times what there is."""
 _UNTAPED = (RuntimeError, AttributeError, ValueError)
 """What is raised, beside `NoTape`, where an operation is unlike those that are known."""
 
@@ -49,6 +52,11 @@ class Examined:
     plans: Plans | None = None
     _costs: dict[tuple[str, torch.Size], Cost] = dataclasses.field(default_factory=dict)
 
+    def share_costs(self, other: Examined | None) -> None:
+        """Take over what is known of the costs of networks that do the same things."""
+        if other and self.plans and other.plans and self.plans.signature == other.plans.signature:
+            self._costs = other._costs
+
     def cost(self, name: str, shape: torch.Size, expansion: Expansion) -> Cost:
         """Return what rows and columns of a parameter take for one input.
 
@@ -59,9 +67,13 @@ class Examined:
         """
         if name in self.zero:
             return Cost()
+        sizes = expansion.height(name), expansion.width(name)
+        most = Cost(fixed=_COPIES * self.base, both=_COPIES * self.base)
+        held = most.of(*sizes) * len(expansion.h) * expansion.h.element_size()
+        if held <= _LITTLE:
+            return most
         if (name, shape) not in self._costs:
             expansion.prepare()
-            sizes = expansion.height(name), expansion.width(name)
             run = lambda r, c: expansion.rows(name, range(r), range(c))  # noqa: E731
             size = expansion.h.element_size() * len(expansion.h)
             run(1, 1)  # keeps what all directions share
