@@ -168,9 +168,9 @@ def comparisons(monkeypatch):
     """Sizes of the chunks that are compared with examples run apart."""
     found, holds = [], Alignment.holds
 
-    def noted(self, graph, uses, sweep, x, law):
+    def noted(self, due, graph, uses, sweep, x, law):
         found.append(len(x))
-        return holds(self, graph, uses, sweep, x, law)
+        return holds(self, due, graph, uses, sweep, x, law)
 
     monkeypatch.setattr(Alignment, "holds", noted)
     return found

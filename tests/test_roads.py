@@ -18,6 +18,7 @@ from fimsym.engine import (
     curvatures,
     examined,
     functional,
+    parts,
     probe,
     seeded,
     uses,
@@ -588,7 +589,7 @@ def test_records_of_many_lengths_hold_no_tape_and_know_each_cost():
     assert not [one for one in gc.get_objects() if type(one) in (Expansion, Tape)]
     same = Network(build(lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), Averaged())))
     known, costs = curvatures.Curvatures(same), []
-    for length in (2, 40):
+    for length in (2, 400):
         data = torch.randn(2, length, 2).double()
         second = known.of(read(*same.traced(data)), data)
         costs.append(second.cost("0.weight").of(1, 1))
@@ -611,7 +612,7 @@ def test_what_convolutions_see_counts_for_the_memory_of_an_input(bias):
     assert sizes == probe.Sizes(activations=3 * 16 + 3, swept=3 * 16, patches=16 * 2 * 9)
 
 
-@pytest.mark.parametrize("entries", [1, 40, 300])
+@pytest.mark.parametrize("entries", [1, 40, 200])
 def test_derivatives_are_built_of_some_rows_and_some_examples(monkeypatch, entries):
     """Cut either way or both, the sums and the variance over inputs are those of one piece."""
     cases = [
@@ -625,7 +626,7 @@ def test_derivatives_are_built_of_some_rows_and_some_examples(monkeypatch, entri
         given = {"family": "categorical", "quantities": asked, "input_variance": True}
         whole = fimsym.analyze(model, data, **given, progress=False)
         with monkeypatch.context() as patch:
-            patch.setattr(uses, "_BLOCK", entries)
+            patch.setattr(parts, "_BLOCK", entries)
             for kind in (uses.Product, uses.Convolution, uses.Affine, uses.Lookup):
                 patch.setattr(kind, "jacobian", _watched(kind.jacobian, seen))
             cut = fimsym.analyze(model, data, **given, progress=False)
@@ -708,7 +709,7 @@ class Grouped(nn.Module):
 
 def test_a_weight_in_convolutions_of_several_group_counts(monkeypatch):
     model, data = build(Grouped), networks.inputs(5, 6, 4)
-    for module in (uses, probe, seeded):
+    for module in (parts, probe, seeded):
         for name in ("_BLOCK", "_ENTRIES"):
             monkeypatch.setattr(module, name, 1, raising=False)
     truth = enumeration.moments("categorical", model, data)

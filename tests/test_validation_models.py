@@ -256,7 +256,7 @@ def test_mistakes_exit_with_2_and_no_traceback(folder, changes, message):
         (("gaussian", "--points", "data.npz"), "expected arrays h, u and v"),
         (("gaussian", "--points", "flat.npz"), "have shapes"),
         (("poisson", "--points", "flat.npz"), "expected arrays h, u and v"),
-        (("gaussian", "--relative-error", "2"), "relative_error must be"),
+        (("gaussian", "--relative-error", "2"), "--relative-error must be"),
         (("gaussian", "--samples", "2000", "--relative-error", "0.1"), "--samples gives it"),
     ],
 )

@@ -47,7 +47,7 @@ class Accumulator:
         self.of_groups = {
             quantity: torch.zeros(groups, dtype=torch.float64, device=device)
             for quantity in quantities
-            if quantity.startswith(ERROR)
+            if groups and quantity.startswith(ERROR)
         }
         self._quantities = quantities
         self._spread = spread and "fisher" in quantities

@@ -43,12 +43,14 @@ class Examined:
         zero: Those of them whose second derivatives vanish, off the kinks of what is
             piecewise linear.
         base: Numbers that an expansion holds for one input.
+        shape: Of this input.
         plans: Of their tapes; None if there is none.
     """
 
     right: frozenset[str] = frozenset()
     zero: frozenset[str] = frozenset()
     base: float = 0.0
+    shape: torch.Size | None = None
     plans: Plans | None = None
     _costs: dict[tuple[str, torch.Size], Cost] = dataclasses.field(default_factory=dict)
 
@@ -70,7 +72,7 @@ class Examined:
         sizes = expansion.height(name), expansion.width(name)
         most = Cost(fixed=_COPIES * self.base, both=_COPIES * self.base)
         held = most.of(*sizes) * len(expansion.h) * expansion.h.element_size()
-        if held <= _LITTLE:
+        if shape == self.shape and held <= _LITTLE:
             return most
         if (name, shape) not in self._costs:
             expansion.prepare()
@@ -150,7 +152,8 @@ def examine(network: Network, inputs: Tensor) -> Examined:
         n for n, one in truth.items() if n not in still and _agree(n, exact, own, one, r, floor)
     }
     base = counted.peak / exact.h.element_size() / len(inputs)
-    return Examined(frozenset(right | zero), frozenset(zero), base, own.tape.plans)
+    shape, plans = inputs.shape[1:], own.tape.plans
+    return Examined(frozenset(right | zero), frozenset(zero), base, shape, plans)
 
 
 def _sampled(network: Network, inputs: Tensor, r: Tensor) -> dict[str, Sampled]:
